@@ -1,0 +1,79 @@
+"""CryptoPunks: the sheet of 10,000 punks, as larvalabs/cryptopunks publishes it.
+
+The artwork is its owners'; it is fetched and verified here, never shipped.
+"""
+
+from http.client import HTTPException
+from pathlib import Path
+
+from PIL import Image, ImageColor, UnidentifiedImageError
+from torch.hub import download_url_to_file
+from torchvision.transforms.functional import pil_to_tensor
+
+from datamodules.images import DataError, ImageDataModule, Pictures, verify
+
+REMEDY = "Delete it and it is fetched anew, or use --data Digits, which needs no file."
+
+
+class CryptoPunks(ImageDataModule):
+    """10,000 punks of 24 x 24, in colour: 1 to 6,000 / 6,001 to 8,000 / 8,001 to 10,000, in the sheet's order.
+
+    Args:
+        background: the colour under the transparent pixels: marketplace (#638596), black, white or any colour name.
+            Without one, 50 punks with black outlines could not be told from another.
+
+    Raises:
+        ValueError: `background` is no colour.
+    """
+
+    name = "punks"
+    image_shape = (3, 24, 24)
+    file_name = "punks.png"
+    url = "https://raw.githubusercontent.com/larvalabs/cryptopunks/master/punks.png"
+    sha256 = "ac39af4793119ee46bbff351d8cb6b5f23da60222126add4268e261199a2921b"  # `imageHash` of the contract
+    grid = (100, 100)  # rows, columns
+    cuts = (6_000, 2_000, 2_000)
+
+    def __init__(self, background: str = "marketplace", **kwargs):
+        super().__init__(**kwargs)
+        try:
+            self.colour = ImageColor.getrgb("#638596" if background == "marketplace" else background)
+        except (ValueError, AttributeError):
+            raise ValueError(
+                f"background: expected marketplace, black, white or another colour name, got {background!r}"
+            ) from None
+
+    def fetch(self) -> None:
+        path = self.data_dir / self.file_name
+        if not path.is_file():
+            self.download(path)
+        rows, columns = self.grid
+        expected = (columns * self.image_shape[2], rows * self.image_shape[1])
+        try:
+            with Image.open(path) as sheet:
+                size = sheet.size
+        except (UnidentifiedImageError, OSError):
+            size = expected  # no picture: the checksum tells
+        if size != expected:
+            raise DataError(f"{path} is {size[0]} x {size[1]} pixels; the sheet of punks is {expected[0]} x {expected[1]}.\n{REMEDY}")
+        verify(path, self.sha256, REMEDY)
+
+    def download(self, path: Path) -> None:
+        """Fetch the sheet under a temporary name, and move it to its place once its checksum is right."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            download_url_to_file(self.url, str(path), hash_prefix=self.sha256)
+        except (RuntimeError, OSError, HTTPException) as error:
+            raise DataError(
+                f"{path.name} could not be downloaded from {self.url} ({error}).\n"
+                f"Put {path.name} into {path.parent}, or use --data Digits, which needs no file."
+            ) from error
+
+    def load(self) -> dict[str, Pictures]:
+        with Image.open(self.data_dir / self.file_name) as sheet:
+            sheet = sheet.convert("RGBA")
+        opaque = Image.alpha_composite(Image.new("RGBA", sheet.size, self.colour), sheet).convert("RGB")
+        (rows, columns), (channels, height, width) = self.grid, self.image_shape
+        tiles = pil_to_tensor(opaque).reshape(channels, rows, height, columns, width)
+        punks = tiles.permute(1, 3, 0, 2, 4).reshape(-1, *self.image_shape)  # row by row
+        return dict(zip(("train", "val", "test"), map(Pictures, punks.split(list(self.cuts))), strict=True))

@@ -1,0 +1,21 @@
+"""Digits: 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn. Needs no download."""
+
+import torch
+from sklearn.datasets import load_digits
+
+from datamodules.images import ImageDataModule, Pictures
+
+
+class Digits(ImageDataModule):
+    """1,797 handwritten digits of 8 x 8, 17 grey levels, in ten classes; 1,197 / 300 / 300."""
+
+    name = "digits"
+    image_shape = (1, 8, 8)
+    num_classes = 10
+
+    def load(self) -> dict[str, Pictures]:
+        digits = load_digits()
+        images = torch.as_tensor(digits.images / 16 * 255).round().to(torch.uint8).unsqueeze(1)
+        labels = torch.as_tensor(digits.target).to(torch.uint8)
+        cuts = [1_197, 300, 300]
+        return dict(zip(("train", "val", "test"), map(Pictures, images.split(cuts), labels.split(cuts)), strict=True))

@@ -1,0 +1,74 @@
+"""ImageFolder: a folder of the user's own pictures."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps
+from rich.progress import track
+from torchvision.transforms.functional import pil_to_tensor
+
+from datamodules.images import DataError, ImageDataModule, Pictures
+
+MODES = {1: "L", 3: "RGB"}
+
+
+class ImageFolder(ImageDataModule):
+    """The pictures in `data_dir` and below, brought to one size; eight in ten train, one validates, one tests.
+
+    The split goes by the file names' checksums, so it is the same on every machine. Where there are sub-folders, the
+    first one on a picture's path is its label. Hidden files are passed over.
+
+    Args:
+        size: height and width; a picture of another shape is cut at its longer sides, then scaled.
+        channels: 1 (grey) or 3 (colour); transparent pixels are put on white.
+
+    Raises:
+        ValueError: an option that is out of range, or no folder is named.
+    """
+
+    def __init__(self, size: tuple[int, int] = (32, 32), channels: int = 3, **kwargs):
+        super().__init__(**kwargs)
+        if len(size) != 2 or min(size) < 1:
+            raise ValueError(f"size: expected a height and a width of at least 1, as in [32,32]; got {list(size)}")
+        if channels not in MODES:
+            raise ValueError(f"channels: expected 1 (grey) or 3 (colour), got {channels}")
+        if self.hparams.data_dir is None:
+            raise ValueError("ImageFolder needs the folder of your pictures: --data.data_dir FOLDER")
+        self.image_shape = (channels, *size)
+        self.name = self.data_dir.resolve().name
+
+    def load(self) -> dict[str, Pictures]:
+        if not self.data_dir.is_dir():
+            raise DataError(f"There is no folder {self.data_dir}: name one that holds pictures, --data.data_dir FOLDER")
+        paths = [path.relative_to(self.data_dir) for path in self.data_dir.rglob("*") if path.is_file()]
+        paths = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+        if len(paths) < 3:
+            raise DataError(f"{self.data_dir} holds {len(paths)} pictures: a split into three needs at least 3.")
+        paths.sort(key=lambda path: hashlib.sha256(path.as_posix().encode()).digest())
+        images = torch.stack([self.read(self.data_dir / path) for path in track(paths, "Reading pictures", transient=True)])
+        labels = self.label(paths)
+        held_out = max(1, len(paths) // 10)
+        cuts = [len(paths) - 2 * held_out, held_out, held_out]
+        split_labels = [None] * 3 if labels is None else labels.split(cuts)
+        return dict(zip(("train", "val", "test"), map(Pictures, images.split(cuts), split_labels), strict=True))
+
+    def read(self, path: Path) -> torch.Tensor:
+        """One picture, uint8 [C, H, W]."""
+        channels, height, width = self.image_shape
+        try:
+            with Image.open(path) as picture:
+                picture = ImageOps.exif_transpose(picture).convert("RGBA")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise DataError(f"{path} cannot be read as a picture: mend it, or move it out of the folder.") from error
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert(MODES[channels])
+        return pil_to_tensor(ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS))
+
+    def label(self, paths: list[Path]) -> torch.Tensor | None:
+        """Each picture's class, uint8 or wider [N], in the order of the sub-folders' names; None without sub-folders."""
+        folders = [path.parts[0] if len(path.parts) > 1 else "" for path in paths]
+        classes = {name: place for place, name in enumerate(sorted(set(folders)))}
+        if len(classes) == 1 and "" in classes:
+            return None
+        self.num_classes = len(classes)
+        return torch.tensor([classes[folder] for folder in folders])

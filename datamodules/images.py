@@ -1,0 +1,159 @@
+"""Pictures that fit in memory: held as one uint8 tensor per split, cut into batches, made floats on the device."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class DataError(Exception):
+    """Data that is missing or not what it should be; the message says what was expected and what to do."""
+
+
+class Batch(NamedTuple):
+    """What a step receives.
+
+    images: [B, C, H, W], uint8 from the loader, float32 in [0, 1] once on the device.
+    labels: [B], or None where the pictures have none.
+    index: [B], each picture's place in its split.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    index: Tensor
+
+
+class Pictures(Dataset):
+    """A split: pictures [N, C, H, W] and, where there are any, labels [N], uint8."""
+
+    def __init__(self, images: Tensor, labels: Tensor | None = None):
+        self.images = images
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, index: Tensor) -> Batch:
+        return Batch(self.images[index], None if self.labels is None else self.labels[index], index)
+
+
+class ShuffledBatches(Sampler):
+    """Batches of indices [B], in an order that is a function of (seed, epoch) alone."""
+
+    def __init__(self, num_images: int, batch_size: int, seed: int):
+        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
+        self.epoch = 0
+        self.sampler = self  # where the Trainer looks for whom to tell the epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)))
+        yield from torch.randperm(self.num_images, generator=generator).split(self.batch_size)
+
+    def __len__(self) -> int:
+        return -(-self.num_images // self.batch_size)
+
+
+class ImageDataModule(LightningDataModule):
+    """Pictures in three splits. A data set is a subclass with the four things that are its own:
+
+    `name`, for files and reports; `image_shape`, channels, height and width; `num_classes`, or None; and `load`.
+    `fetch` is there for a set that can be had from somewhere.
+
+    Args:
+        data_dir: where the data is; by default $VAE_DATA_DIR, else data/.
+        batch_size: pictures in a batch.
+        seed: of the order and the noise of training data, which are functions of (seed, epoch).
+
+    Raises:
+        ValueError: an option that is out of range.
+        DataError: from `prepare_data` and `setup`, data that is missing or not what it should be.
+    """
+
+    name: str
+    image_shape: tuple[int, int, int]
+    num_classes: int | None = None
+
+    def __init__(self, data_dir: str | None = None, batch_size: int = 100, seed: int = 0):
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size: expected a whole number of at least 1, got {batch_size}")
+        self.save_hyperparameters()
+        self.save_hyperparameters({"dataset": type(self).__name__})
+        self.splits: dict[str, Pictures] = {}
+        self.test_split = "test"  # what test_dataloader serves
+
+    @property
+    def data_dir(self) -> Path:
+        return Path(self.hparams.data_dir or os.environ.get("VAE_DATA_DIR", "data"))
+
+    def fetch(self) -> None:
+        """Download and verify whatever is missing from `data_dir`."""
+
+    def load(self) -> dict[str, Pictures]:
+        """Read the splits `train`, `val` and `test`; any but `train` may be empty."""
+        raise NotImplementedError
+
+    def prepare_data(self) -> None:
+        if not self.splits:
+            self.fetch()
+
+    def setup(self, stage: str | None = None) -> None:
+        if not self.splits:
+            self.splits = self.load()
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        return batch._replace(images=batch.images / 255)
+
+    def pictures(self, split: str, n: int) -> Tensor:
+        """The first n pictures of a split, to look at: float32 [n, C, H, W] in [0, 1]."""
+        return self.splits[split].images[:n] / 255
+
+    def train_dataloader(self) -> DataLoader:
+        pictures = self.splits["train"]
+        return _loader(pictures, ShuffledBatches(len(pictures), self.hparams.batch_size, self.hparams.seed))
+
+    def val_dataloader(self) -> DataLoader:
+        return self._in_order("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self._in_order(self.test_split)
+
+    def _in_order(self, split: str) -> DataLoader:
+        pictures = self.splits[split]
+        batches = torch.arange(len(pictures)).split(self.hparams.batch_size) if len(pictures) else ()
+        return _loader(pictures, batches)
+
+
+def _loader(pictures: Pictures, batches) -> DataLoader:
+    # Without a generator of its own a DataLoader draws from the global one at the start of each epoch.
+    return DataLoader(pictures, batch_sampler=batches, collate_fn=_as_is, generator=torch.Generator())
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch
+
+
+def verify(path: Path, sha256: str, remedy: str) -> None:
+    """Check a file against the SHA-256 of its published content.
+
+    Raises:
+        DataError: it is missing or differs; the message ends with the remedy.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} is missing.\n{remedy}")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise DataError(
+            f"{path} ({path.stat().st_size:,} bytes) is truncated or altered.\n"
+            f"Expected SHA-256 {sha256},\nfound            {found}.\n{remedy}"
+        )

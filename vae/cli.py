@@ -1,0 +1,163 @@
+"""The command lines: `train.py` is a LightningCLI, the other two are made from a function's signature."""
+
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NoReturn
+
+from jsonargparse import ArgumentParser
+from pytorch_lightning import LightningDataModule, Trainer
+from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
+from vae import runs
+from vae.callbacks import BestCheckpoint, EpochTime, HyperParameters, LastCheckpoint, Pictures, RunLogger
+from vae.lit_vae import LitVAE
+
+
+class Parser(LightningArgumentParser):
+    """A parser that answers a wrong command line with what is wrong and what there is, not with its usage."""
+
+    datasets: Mapping[str, type] = {}
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:  # a parser inside this one, for the options of a data set
+            super().error(message, ex)
+        print(f"RAW {message}")
+        print(f"error: {self.explain(message)}\nAll options: python3 {self.prog} --help", file=sys.stderr)
+        sys.exit(2)
+
+    def explain(self, message: str) -> str:
+        """The parser's message in the words of the command line."""
+        if found := re.match(r"unrecognized arguments: (\S+)", message):
+            return self.unknown_option(found[1].partition("=")[0])
+        if found := re.match(r"Option '(\S+)' is not accepted", message):
+            options = (f"  --data {name}: {', '.join(options_of(kind))}" for name, kind in self.datasets.items())
+            return "\n".join([f"unknown option --data.{found[1]}. There are:", *options])
+        if message.startswith('Parser key "data":') and (found := re.search(r"Given value: (.*)", message)):
+            return f"unknown data set {found[1]!r}: choose one of {', '.join(self.datasets)}"
+        if found := re.match(r'Parser key "(.*?)":.*Subtypes: \[(.*?)\]\n.*Given value: (.*)', message, re.DOTALL):
+            message = f"{found[1]}: expected {found[2].replace(', ', ' or ', 1)}, got {found[3]}"
+        return re.sub(r"<class '(\w+)'>", r"\1", re.sub(r'^Parser key "(.*?)":\s*', r"\1: ", message))
+
+    def unknown_option(self, option: str) -> str:
+        """Names the options beside it, or of many the nearest."""
+        known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        siblings = [name for name in known if name.rpartition(".")[0] == option.rpartition(".")[0]]
+        options = siblings if 0 < len(siblings) <= 16 else get_close_matches(option, known, n=5, cutoff=0.4)
+        return f"unknown option {option}. There {'are' if options == siblings else 'is'}: {', '.join(options)}"
+
+
+def options_of(dataset: type) -> list[str]:
+    """The names of a data module's options."""
+    return [name for name in ArgumentParser().add_class_arguments(dataset) if name != "seed"]
+
+
+class TrainCLI(LightningCLI):
+    """`python3 train.py`: model, data, Trainer and run folder, from the command line and YAML files.
+
+    Args:
+        data_class: the base of all data modules.
+        datasets: the data modules by name.
+    """
+
+    def __init__(self, data_class: type[LightningDataModule], datasets: Mapping[str, type], args: ArgsType = None):
+        self.datasets = datasets
+        self.ckpt_path: Path | None = None
+        super().__init__(
+            LitVAE,
+            data_class,
+            subclass_mode_data=True,
+            trainer_defaults={
+                "max_epochs": 50,
+                "num_sanity_val_steps": 0,  # it would count as a validation
+                "enable_model_summary": False,
+                "callbacks": [
+                    BestCheckpoint(),
+                    LastCheckpoint(),
+                    EpochTime(),
+                    Pictures(),
+                    HyperParameters(),
+                    RichProgressBar(refresh_rate=10),
+                ],
+            },
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},  # a resumed run writes it again
+            parser_class=Parser,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # it would write class paths into the checkpoint
+            run=False,
+            args=args,
+        )
+
+    def add_arguments_to_parser(self, parser: Parser) -> None:
+        parser.datasets = self.datasets
+        parser.add_argument("--run_name", type=str | None, help="The run's folder in lightning_logs; default: version_N.")
+        parser.add_argument("--ckpt_path", type=str | None, help="Go on from this checkpoint; last: the newest run's.")
+        parser.set_defaults({"data": next(iter(self.datasets))})
+        parser.link_arguments("seed_everything", "model.seed")
+        parser.link_arguments("seed_everything", "data.init_args.seed")
+        parser.link_arguments("data", "model.image_shape", lambda data: data.image_shape, apply_on="instantiate")
+
+    def parse_arguments(self, parser: Parser, args: ArgsType) -> None:
+        """Parse; where a run is gone on with, once more with that run's own config.yaml as the base."""
+        super().parse_arguments(parser, args)
+        if self.config.ckpt_path:
+            self.ckpt_path = runs.to_resume(self.config.ckpt_path, self.config.run_name)
+            parser.default_config_files = [str(runs.run_of(self.ckpt_path) / "config.yaml")]
+            super().parse_arguments(parser, args)
+            self.config.ckpt_path = None  # what is saved is how the run began
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            self.parser.error(str(error))
+
+    def instantiate_trainer(self) -> Trainer:
+        if self.ckpt_path:
+            logger = RunLogger(runs.run_of(self.ckpt_path).name, resume=True)
+        else:
+            logger = RunLogger(self.config.run_name)
+        return super().instantiate_trainer(logger=logger)
+
+    def fit(self) -> None:
+        """Train, and report. The data is read first, so that where it is bad no run folder is left behind."""
+        self.datamodule.prepare_data()
+        self.datamodule.setup("fit")
+        self.trainer.fit(self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True)
+
+
+def command(function: Callable, **options) -> None:
+    """Run a function whose parameters, types and docstring make the command line.
+
+    Args:
+        options: what add_argument needs for a parameter that its type does not tell.
+    """
+    parser = Parser(description=function.__doc__.splitlines()[0])
+    parser.add_function_arguments(function, skip=set(options))
+    for name, settings in options.items():
+        parser.add_argument(f"--{name}", **settings)
+    function(**parser.parse_args())
+
+
+@contextmanager
+def plain_speech(*expected: type[Exception]) -> Iterator[None]:
+    """On the screen: what the user can act on, and of an expected error its message alone."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    try:
+        yield
+    except (*expected, runs.RunError, MisconfigurationException, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,83 @@
+"""What is measured over a whole split: one row per picture, kept until the end.
+
+Keeping rows instead of running sums costs a few numbers per picture. In return means are taken once, in double
+precision, and standard errors and variances over the data come from the same rows.
+"""
+
+from collections.abc import Mapping
+from math import log, prod, sqrt
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+
+class PerPicture(Metric):
+    """Means over pictures of named values: `update` takes them as [B] tensors, nats per picture."""
+
+    full_state_update = False
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("rows", default=[], dist_reduce_fx="cat")
+        self.names: tuple[str, ...] = ()
+
+    def update(self, values: Mapping[str, Tensor]) -> None:
+        self.names = tuple(values)
+        self.rows.append(torch.stack([value.detach() for value in values.values()], dim=-1))
+
+    def columns(self) -> dict[str, Tensor]:
+        """The values of every picture so far, [N] each, in double precision."""
+        return dict(zip(self.names, dim_zero_cat(self.rows).cpu().double().unbind(-1), strict=True))
+
+    def compute(self) -> dict[str, float]:
+        return {name: column.mean().item() for name, column in self.columns().items()}
+
+
+class EvidencePerPicture(PerPicture):
+    """The means, how far to trust that of `log_marginal`, and the same number in bits per dimension.
+
+    `log_marginal_stderr` is the standard error of the mean over pictures; `log_marginal_mc_error` that of the same
+    mean for these very pictures, from the finite number of importance samples (`mc_error` of each picture).
+
+    Args:
+        image_shape: channels, height and width, the dimensions over which the bits are shared out.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int]):
+        super().__init__()
+        self.num_dims = prod(image_shape)
+
+    def compute(self) -> dict[str, float]:
+        columns = self.columns()
+        n = len(columns["log_marginal"])
+        mc_error = columns.pop("mc_error")
+        means = {name: column.mean().item() for name, column in columns.items()}
+        return means | {
+            "log_marginal_stderr": columns["log_marginal"].std(correction=0).item() / sqrt(n),
+            "log_marginal_mc_error": mc_error.square().sum().sqrt().item() / n,
+            "bits_per_dim": -means["log_marginal"] / (self.num_dims * log(2)),
+            "num_images": n,
+        }
+
+
+class ActiveUnits(Metric):
+    """The number of latent dimensions that the data moves: variance over it of the posterior's mean > `threshold`.
+
+    Burda et al., arXiv 1509.00519, Section 5.2. `update` takes posterior means [B, Z].
+    """
+
+    full_state_update = False
+
+    def __init__(self, threshold: float = 0.01):
+        super().__init__()
+        self.threshold = threshold
+        self.add_state("means", default=[], dist_reduce_fx="cat")
+
+    def update(self, means: Tensor) -> None:
+        self.means.append(means.detach())
+
+    def compute(self) -> int:
+        variance = dim_zero_cat(self.means).cpu().double().var(dim=0, correction=0)
+        return int((variance > self.threshold).sum())

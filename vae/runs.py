@@ -6,7 +6,6 @@ highest val/elbo) and `checkpoints/last.ckpt` (the last epoch).
 
 import os
 import pickle
-import zipfile
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
@@ -51,13 +50,22 @@ def newest_run(name: str | None = None) -> Path:
     """
     found = [*ROOT.glob(f"{name or '*'}/checkpoints/*.ckpt")]
     if not found:
-        raise RunError(f"No checkpoint in {ROOT / (name or '')}: train first, python3 train.py, or name one, --ckpt_path PATH")
+        raise RunError(
+            f"There is no checkpoint in {ROOT / (name or '')}.\n"
+            "Train a model first, python3 train.py, or name a checkpoint, --ckpt_path PATH"
+        )
     return max(found, key=lambda path: path.stat().st_mtime).parents[1]
 
 
-def checkpoint_of(run: Path) -> Path:
-    """The run's `best.ckpt`, or where it has none (there was no validation) its `last.ckpt`."""
-    best = run / "checkpoints" / "best.ckpt"
+def find_checkpoint(ckpt_path: str | None = None) -> Path:
+    """That checkpoint, or where none is named the newest run's `best.ckpt`, or its `last.ckpt` if it had no validation.
+
+    Raises:
+        RunError: there is none.
+    """
+    if ckpt_path is not None:
+        return Path(ckpt_path)
+    best = newest_run() / "checkpoints" / "best.ckpt"
     return best if best.exists() else best.with_name("last.ckpt")
 
 
@@ -79,15 +87,14 @@ def run_of(ckpt_path: Path) -> Path:
     return ckpt_path.parents[1] if ckpt_path.parent.name == "checkpoints" else ckpt_path.parent
 
 
-def load(ckpt_path: Path, datasets: Mapping[str, type], **data_options: Any) -> tuple[LitVAE, Any]:
+def load(ckpt_path: Path, datasets: Mapping[str, type], data_dir: str | None = None) -> tuple[LitVAE, Any]:
     """The model and the data module that a checkpoint was trained with, rebuilt from it alone.
 
-    Nothing in the file is executed: it is read as plain values and tensors, and the data set's name is looked up in
-    `datasets`.
+    Nothing in the file is executed: it is read as plain values and tensors, and the data set's name is looked up.
 
     Args:
         datasets: the data modules by name.
-        data_options: options of the data module that now differ, such as where the data is.
+        data_dir: where the data is now, if it is not where it was.
 
     Raises:
         RunError: the file is missing, damaged or not one of this project's.
@@ -96,16 +103,17 @@ def load(ckpt_path: Path, datasets: Mapping[str, type], **data_options: Any) -> 
         checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RunError(f"There is no checkpoint {ckpt_path}: name one that exists, or train first, python3 train.py") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise RunError(f"{ckpt_path} cannot be read as a checkpoint; it is truncated, or no checkpoint at all.") from error
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise RunError(f"{ckpt_path} cannot be read as a checkpoint: it is truncated, or something else.") from error
     try:
-        data = dict(checkpoint["datamodule_hyper_parameters"])
-        dataset = datasets[data.pop("dataset")]
+        options = dict(checkpoint["datamodule_hyper_parameters"])
+        dataset = datasets[options.pop("dataset")]
         lit = LitVAE(**checkpoint["hyper_parameters"])
         lit.load_state_dict(checkpoint["state_dict"])
-        return lit.eval(), dataset(**data | data_options)
+        data = dataset(**options | ({"data_dir": data_dir} if data_dir else {}))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RunError(f"{ckpt_path} is not a checkpoint of this project's train.py.") from error
+        raise RunError(f"{ckpt_path} is not a checkpoint that this project's train.py wrote.") from error
+    return lit.eval(), data
 
 
 def write(path: Path, content: bytes) -> None:

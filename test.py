@@ -3,6 +3,7 @@
 import json
 from typing import Literal
 
+from jsonargparse.typing import PositiveInt
 from rich.console import Console
 from rich.table import Table
 
@@ -10,16 +11,17 @@ from datamodules import DATASETS, DataError
 from vae import runs
 from vae.cli import command, plain_speech, quiet_trainer
 
+COUNTS = ("test/num_images", "test/active_units")
 UNITS = {"bits_per_dim": "bits", "active_units": "of the latent variables", "num_images": "pictures", "num_samples": "a picture"}
 
 
 def test(
     ckpt_path: str | None = None,
-    num_samples: int = 100,
+    num_samples: PositiveInt = 100,
     split: Literal["test", "val"] = "test",
     data_dir: str | None = None,
     accelerator: str = "auto",
-    devices: int = 1,
+    devices: PositiveInt = 1,
 ) -> None:
     """The bound and an importance-sampled log p(x) of held-out pictures: a table, and test_metrics.json in the run.
 
@@ -36,7 +38,9 @@ def test(
     data.test_split, lit.importance_samples = split, num_samples
     trainer = quiet_trainer(accelerator=accelerator, devices=devices)
     (found,) = trainer.test(lit, data, verbose=False)
-    metrics = {"split": split, "num_samples": num_samples} | {name.removeprefix("test/"): value for name, value in found.items()}
+    metrics = {"split": split, "num_samples": num_samples}
+    for name, value in found.items():
+        metrics[name.removeprefix("test/")] = int(value) if name in COUNTS else value
     path = runs.run_of(ckpt_path) / "test_metrics.json"
     runs.write(path, json.dumps(metrics, indent=2).encode())
 

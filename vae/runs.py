@@ -5,7 +5,6 @@ highest val/elbo) and `checkpoints/last.ckpt` (the last epoch).
 """
 
 import os
-import pickle
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
@@ -73,12 +72,12 @@ def to_resume(ckpt_path: str, name: str | None) -> Path:
     """The checkpoint to go on from: that path, or for `last` the last.ckpt of the newest run or the one of that name.
 
     Raises:
-        RunError: it is not there, or has no config.yaml beside it.
+        RunError: it is missing or damaged, or there is no config.yaml in its run's folder.
     """
     path = newest_run(name) / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
-    for needed in (path, run_of(path) / "config.yaml"):
-        if not needed.is_file():
-            raise RunError(f"{needed} is missing: going on with a run needs its folder, with config.yaml and checkpoints/.")
+    read(path)
+    if not (run_of(path) / "config.yaml").is_file():
+        raise RunError(f"{run_of(path) / 'config.yaml'} is missing: a run can go on only in its own, whole folder.")
     return path
 
 
@@ -87,24 +86,31 @@ def run_of(ckpt_path: Path) -> Path:
     return ckpt_path.parents[1] if ckpt_path.parent.name == "checkpoints" else ckpt_path.parent
 
 
+def read(ckpt_path: Path) -> Any:
+    """The plain values and tensors in a checkpoint; nothing in it is executed.
+
+    Raises:
+        RunError: the file is missing or damaged.
+    """
+    try:
+        return torch.load(ckpt_path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise RunError(f"There is no checkpoint {ckpt_path}: name one that exists, or train first, python3 train.py") from None
+    except Exception as error:  # whatever the bytes of a file that is no checkpoint make of the reader
+        raise RunError(f"{ckpt_path} cannot be read as a checkpoint: it is truncated, or something else.") from error
+
+
 def load(ckpt_path: Path, datasets: Mapping[str, type], data_dir: str | None = None) -> tuple[LitVAE, Any]:
     """The model and the data module that a checkpoint was trained with, rebuilt from it alone.
 
-    Nothing in the file is executed: it is read as plain values and tensors, and the data set's name is looked up.
-
     Args:
-        datasets: the data modules by name.
+        datasets: the data modules by name, among which that of the checkpoint is looked up.
         data_dir: where the data is now, if it is not where it was.
 
     Raises:
         RunError: the file is missing, damaged or not one of this project's.
     """
-    try:
-        checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise RunError(f"There is no checkpoint {ckpt_path}: name one that exists, or train first, python3 train.py") from None
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise RunError(f"{ckpt_path} cannot be read as a checkpoint: it is truncated, or something else.") from error
+    checkpoint = read(ckpt_path)
     try:
         options = dict(checkpoint["datamodule_hyper_parameters"])
         dataset = datasets[options.pop("dataset")]

@@ -1,0 +1,31 @@
+# Two commands: `make demo` shows what the project does, `make test` whether it does it right.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test
+
+demo: .venv/installed
+	$(BIN)/python train.py --data Digits --data.batch_size 32 --trainer.max_epochs 100
+	$(BIN)/python test.py
+	$(BIN)/python visualizations.py
+	@echo
+	@echo "Trained, tested and drawn: the run is in lightning_logs/, its pictures are in visualization_imgs/."
+	@echo "Next, after 'source .venv/bin/activate':"
+	@echo "  tensorboard --logdir lightning_logs        curves and pictures, epoch by epoch"
+	@echo "  python3 train.py                           the paper's model on MNIST (fetched, 12 MB)"
+	@echo "  python3 train.py --data CryptoPunks        on 10,000 punks (fetched, 1 MB)"
+
+test: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement requirements.txt
+	touch $@
+
+.venv/installed-dev: requirements-dev.txt .venv/installed
+	$(BIN)/pip install --quiet --requirement requirements-dev.txt
+	touch $@

@@ -1,0 +1,242 @@
+"""The three scripts: from end to end as processes of their own, and what each says to a wrong input."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+import yaml
+from conftest import PROJECT
+from PIL import Image
+
+DIGITS = ("--data", "Digits", "--model.hidden_dims", "32")
+
+
+@pytest.fixture
+def run_folder(script, tmp_path):
+    """A trained run, with a 2-D latent space, in lightning_logs/version_0."""
+    assert script("train.py", *DIGITS, "--trainer.max_epochs", 2).status == 0
+    return tmp_path / "lightning_logs" / "version_0"
+
+
+def test_train_test_and_draw_from_end_to_end(process, tmp_path):
+    trained = process("train.py", *DIGITS, "--trainer.max_epochs", "3", "--run_name", "mine")
+    assert (trained.status, trained.err) == (0, "")
+    report = trained.out.splitlines()
+    best = re.fullmatch(r"Best +validation ELBO (-\d+\.\d\d) nats per picture", report[-4])
+    assert "lightning_logs/mine" in report[-6]
+    assert re.fullmatch(r"Trained +3 epochs, this time in 0 min \d+ s", report[-5])
+    commands = [line.removeprefix("Next").strip() for line in report[-3:]]
+    assert commands == ["python3 test.py", "python3 visualizations.py", "tensorboard --logdir lightning_logs"]
+    assert all(line.startswith("Epoch ") for line in report[:-6])  # the progress bar, and no tips
+    run = tmp_path / "lightning_logs" / "mine"
+    names = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
+    assert [name for name in names if "tfevents" not in name] == [
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "config.yaml",
+        "hparams.yaml",
+    ]
+
+    tested = process("test.py", "--split", "val")
+    assert (tested.status, tested.err) == (0, "")
+    assert "lightning_logs/mine/checkpoints/best.ckpt" in tested.out
+    assert "nats per picture" in tested.out
+    metrics = json.loads((run / "test_metrics.json").read_text())
+    assert metrics["split"] == "val"
+    assert f"{metrics['elbo']:.2f}" == best[1]  # what training reported
+
+    drawn = process("visualizations.py")
+    assert (drawn.status, drawn.err) == (0, "")
+    names = [f"digits_{figure}_latent_variables=2.png" for figure in ("learned_manifold", "reconstruction", "samples")]
+    assert sorted(path.name for path in (tmp_path / "visualization_imgs").iterdir()) == names
+    for name in names:
+        with Image.open(tmp_path / "visualization_imgs" / name) as image:
+            image.load()
+            assert min(image.size) > 300
+
+
+def test_test_metrics_are_complete_and_the_same_on_a_copied_checkpoint(script, run_folder, tmp_path):
+    assert script("test.py", "--num_samples", 20).status == 0
+    metrics = json.loads((run_folder / "test_metrics.json").read_text())
+    assert set(metrics) == {
+        *("split", "elbo", "reconstruction", "kl", "log_marginal", "log_marginal_stderr", "log_marginal_mc_error"),
+        *("num_samples", "bits_per_dim", "active_units", "num_images"),
+    }
+    assert (metrics["split"], metrics["num_samples"], metrics["num_images"]) == ("test", 20, 300)
+    assert metrics["elbo"] < metrics["log_marginal"] < 0
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(run_folder / "checkpoints" / "best.ckpt", elsewhere / "copy.ckpt")
+    shutil.rmtree(tmp_path / "lightning_logs")
+    assert script("test.py", "--num_samples", 20, "--ckpt_path", elsewhere / "copy.ckpt").status == 0
+    assert json.loads((elsewhere / "test_metrics.json").read_text()) == metrics
+
+
+def test_options_reach_model_trainer_and_data(script, tmp_path):
+    options = ["--model.latent_dim", 3, "--model.hidden_dims", "[16,8]", "--model.activation", "tanh"]
+    options += ["--model.likelihood", "gaussian", "--model.optimizer", "Adagrad", "--model.learning_rate", 0.02]
+    options += ["--data.batch_size", 50, "--seed_everything", 7, "--trainer.max_epochs", 1]
+    assert script("train.py", "--data", "Digits", *options).status == 0
+    checkpoint = torch.load("lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)
+    model, data = checkpoint["hyper_parameters"], checkpoint["datamodule_hyper_parameters"]
+    assert (model["latent_dim"], model["hidden_dims"], model["activation"]) == (3, (16, 8), "tanh")
+    assert (model["likelihood"], model["optimizer"], model["learning_rate"]) == ("gaussian", "Adagrad", 0.02)
+    assert (data["batch_size"], data["seed"], model["seed"]) == (50, 7, 7)
+    assert checkpoint["global_step"] == 24
+
+
+def test_a_configuration_file_repeats_a_run(script, tmp_path, run_folder):
+    config = yaml.safe_load((run_folder / "config.yaml").read_text())
+    assert config["model"]["hidden_dims"] == 32
+    assert script("train.py", "--config", run_folder / "config.yaml").status == 0
+    weights = [
+        torch.load(f"lightning_logs/version_{n}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for n in (0, 1)
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_resuming_goes_on_in_the_same_folder_to_the_same_weights(script, tmp_path):
+    script("train.py", *DIGITS, "--trainer.max_epochs", 3, "--run_name", "whole")
+    script("train.py", *DIGITS, "--trainer.max_epochs", 2, "--run_name", "parts")
+    resumed = script("train.py", "--ckpt_path", "last", "--run_name", "parts", "--trainer.max_epochs", 3)
+    assert resumed.status == 0
+    assert "lightning_logs/parts" in resumed.out
+    weights = [
+        torch.load(f"lightning_logs/{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for name in ("whole", "parts")
+    ]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert sorted(path.name for path in (tmp_path / "lightning_logs").iterdir()) == ["parts", "whole"]
+    names = sorted(path.name for path in (tmp_path / "lightning_logs" / "parts" / "checkpoints").iterdir())
+    assert names == ["best.ckpt", "last.ckpt"]
+
+
+def test_own_pictures_from_end_to_end(script, tmp_path):
+    (tmp_path / "album").mkdir()
+    for i in range(20):
+        Image.new("RGB", (9, 7), (10 * i, 0, 0)).save(tmp_path / "album" / f"{i}.png")
+    options = ["--data", "ImageFolder", "--data.data_dir", "album", "--data.size", "[7,9]", "--trainer.max_epochs", 1]
+    assert script("train.py", *options, "--model.latent_dim", 4).status == 0
+    (tmp_path / "album").rename(tmp_path / "moved")
+    assert script("test.py", "--data_dir", "moved").status == 0
+    drawn = script("visualizations.py", "--data_dir", "moved")
+    assert drawn.status == 0
+    assert "Not drawn: learned_manifold needs a latent space of 2 dimensions; this model has 4" in drawn.err
+    names = sorted(path.name for path in (tmp_path / "visualization_imgs").iterdir())
+    assert names == ["moved_reconstruction_latent_variables=4.png", "moved_samples_latent_variables=4.png"]
+
+
+def test_nothing_drawn_is_an_error(script):
+    script("train.py", *DIGITS, "--trainer.max_epochs", 1, "--model.latent_dim", 3)
+    drawn = script("visualizations.py", "--figures", "learned_manifold")
+    assert drawn.status == 1
+    assert "error: none of the figures applies to this model" in drawn.err
+
+
+@pytest.mark.parametrize("name", ["train.py", "test.py", "visualizations.py"])
+def test_help_names_the_options(script, name):
+    shown = script(name, "--help")
+    assert shown.status == 0
+    expected = {
+        "train.py": ["--model.latent_dim", "number of latent variables", "--trainer.max_epochs", "--run_name", "--ckpt_path"],
+        "test.py": ["--num_samples", "Importance samples for each picture", "--split", "--data_dir", "--devices"],
+        "visualizations.py": ["--figures", "learned_manifold", "--output_dir", "--split"],
+    }
+    assert [text for text in expected[name] if text not in shown.out] == []
+
+
+WRONG = [
+    ("train.py --data MNISTT", 2, "unknown data set 'MNISTT': choose one of MNIST, CryptoPunks, Digits, ImageFolder"),
+    ("train.py --data Digits --data.size 3", 2, "unknown option --data.size. --data Digits has: --data.data_dir, --data.batch_size"),
+    ("train.py --model.latent_dims 3", 2, "unknown option --model.latent_dims. There are: .*--model.latent_dim, "),
+    ("train.py --trainer.max_epoch 3", 2, "unknown option --trainer.max_epoch. There is: --trainer.max_epochs"),
+    ("train.py --batch_size 3", 2, "unknown option --batch_size. There are: .*--run_name"),
+    ("train.py --model.latent_dim 0", 2, "latent_dim: expected a whole number of at least 1, got 0"),
+    ("train.py --model.latent_dim two", 2, "model.latent_dim: Expected a int. Got value: two"),
+    ("train.py --model.hidden_dims [4,x]", 2, r"model.hidden_dims: expected int or tuple\[int, ...\], got \['4', 'x'\]|hidden_dims"),
+    ("train.py --model.likelihood poisson", 2, "unknown likelihood 'poisson': choose one of bernoulli, gaussian"),
+    ("train.py --model.activation gelu", 2, "unknown activation 'gelu': choose one of relu, tanh"),
+    ("train.py --model.optimizer adam", 2, "unknown optimizer 'adam': choose one of .*Adam"),
+    ("train.py --data CryptoPunks --data.background mauvish", 2, "background: expected marketplace, black, white or another colour name, got 'mauvish'"),
+    ("train.py --data CryptoPunks --data.background #000000", 2, "background: expected marketplace, black, white or another colour name, got None"),
+    ("train.py --data MNIST --data.val_size 60000", 2, "val_size: expected 0 to 59,999"),
+    ("train.py --data ImageFolder", 2, "ImageFolder needs the folder of your pictures: --data.data_dir FOLDER"),
+    ("train.py --data ImageFolder --data.data_dir nowhere", 1, "There is no folder nowhere"),
+    ("train.py --config nowhere.yaml", 2, "nowhere.yaml"),
+    ("train.py --ckpt_path last", 1, "(?s)There is no checkpoint in lightning_logs.*Train a model first"),
+    ("train.py --ckpt_path nowhere.ckpt", 1, "There is no checkpoint nowhere.ckpt"),
+    ("train.py", 1, "(?s)MNIST could not be downloaded.*Put train-images-idx3-ubyte, .* into data/MNIST/raw, or use --data Digits"),
+    ("train.py --data CryptoPunks", 1, "(?s)punks.png could not be downloaded.*Put punks.png into data, or use --data Digits"),
+    ("test.py", 1, "(?s)There is no checkpoint in lightning_logs.*Train a model first, python3 train.py"),
+    ("test.py --ckpt_path nowhere.ckpt", 1, "There is no checkpoint nowhere.ckpt: name one that exists"),
+    ("test.py --split train", 2, r"split: Expected a typing.Literal\['test', 'val'\]. Got value: train"),
+    ("test.py --samples 5", 2, "unknown option --samples. There are: .*--num_samples"),
+    ("test.py --num_samples 0", 2, "num_samples: Expected.*>0.*got.* 0"),
+    ("visualizations.py", 1, "There is no checkpoint in lightning_logs"),
+    ("visualizations.py --figures mona_lisa", 2, r"invalid choice: 'mona_lisa' \(choose from 'learned_manifold', 'reconstruction', 'samples'\)"),
+]
+
+
+@pytest.mark.parametrize(("command", "status", "message"), WRONG, ids=[command for command, _, _ in WRONG])
+def test_a_wrong_input_gets_one_clear_message(script, tmp_path, command, status, message):
+    outcome = script(*command.split())
+    assert outcome.status == status
+    assert re.search(message, outcome.err), outcome.err
+    assert outcome.err.startswith("error: ")
+    assert len(outcome.err.splitlines()) <= 4
+    assert outcome.out == ""
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("command", ["train.py --data Foo", "train.py", "test.py", "visualizations.py --foo"])
+def test_a_wrong_input_to_a_process(process, tmp_path, command):
+    outcome = process(*command.split())
+    assert outcome.status in (1, 2)
+    assert outcome.err.startswith("error: ")
+    assert "Traceback" not in outcome.err
+    assert outcome.out == ""
+
+
+@pytest.mark.parametrize("name", ["test.py", "visualizations.py"])
+@pytest.mark.parametrize("content", [b"no checkpoint", b""])
+def test_a_checkpoint_that_is_none(script, tmp_path, name, content):
+    (tmp_path / "broken.ckpt").write_bytes(content)
+    outcome = script(name, "--ckpt_path", "broken.ckpt")
+    assert outcome.status == 1
+    assert outcome.err == "error: broken.ckpt cannot be read as a checkpoint: it is truncated, or something else.\n"
+
+
+def test_resuming_from_a_truncated_checkpoint(script, run_folder):
+    last = run_folder / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:5000])
+    outcome = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 3)
+    assert outcome.status == 1
+    assert "last.ckpt cannot be read as a checkpoint" in outcome.err
+    assert last.stat().st_size == 5000
+
+
+def test_a_run_name_that_is_taken(script, run_folder):
+    outcome = script("train.py", *DIGITS, "--run_name", "version_0")
+    assert outcome.status == 1
+    assert "lightning_logs/version_0 exists already" in outcome.err
+
+
+def test_a_folder_that_cannot_be_written(script, run_folder, tmp_path):
+    (tmp_path / "taken").write_text("a file, not a folder")
+    outcome = script("visualizations.py", "--output_dir", "taken")
+    assert outcome.status == 1
+    assert re.search(r"error: .*taken", outcome.err)
+    shutil.rmtree(tmp_path / "lightning_logs")
+    (tmp_path / "lightning_logs").write_text("a file, not a folder")
+    outcome = script("train.py", *DIGITS)
+    assert outcome.status == 1
+    assert re.search(r"error: .*lightning_logs", outcome.err)
+
+
+def test_the_readmes_python_works(tmp_path, monkeypatch):
+    """The README's ten lines, run as they stand."""
+    monkeypatch.syspath_prepend(PROJECT)
+    (code,) = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})

@@ -1,0 +1,207 @@
+"""The paper's mathematics, against the appendix's formulas, scipy and a model whose log p(x) is known."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from scipy.special import expit, logsumexp
+from torch import nn
+from torch.distributions import Independent, Normal
+
+from vae import VAE, model
+from vae.distributions import LIKELIHOODS, DiagonalGaussian
+
+SHAPE = (1, 2, 3)
+
+
+def random_vae(**options) -> VAE:
+    """A small VAE whose posterior is well away from the prior."""
+    vae = VAE(**{"image_shape": SHAPE, "latent_dim": 2, "hidden_dims": 8} | options)
+    with torch.no_grad():
+        for parameter in vae.parameters():
+            parameter.normal_(std=0.7)
+    return vae.requires_grad_(False)
+
+
+class LinearGaussian(nn.Module):
+    """p(x|z) = N(x; W z + b, scale^2 I)."""
+
+    def __init__(self, weight, bias, scale):
+        super().__init__()
+        self.weight, self.bias, self.scale = weight, bias, scale
+
+    def forward(self, z):
+        return Independent(Normal((z @ self.weight.T + self.bias).unflatten(-1, SHAPE), self.scale), 3)
+
+
+@pytest.fixture
+def linear():
+    """A VAE with p(x) = N(b, W W^T + s^2 I), a posterior that is not exact, and pictures drawn from it."""
+    weight, bias, scale = torch.randn(6, 2), torch.randn(6), 0.8
+    vae = VAE(SHAPE, latent_dim=2)
+    vae.encoder, vae.decoder = nn.Identity(), nn.Identity()
+    vae.likelihood = LinearGaussian(weight, bias, scale)
+    covariance = torch.linalg.inv(torch.eye(2) + weight.T @ weight / scale**2)
+    gain = covariance @ weight.T / scale**2
+    vae.posterior = DiagonalGaussian(6, 2)
+    vae.posterior.mean.load_state_dict({"weight": gain, "bias": 0.15 - gain @ bias})  # off by 0.15
+    vae.posterior.log_var.load_state_dict({"weight": torch.zeros(2, 6), "bias": (1.4 * covariance.diagonal()).log()})
+    x = vae.decode(torch.randn(8, 2)).sample()
+    exact = stats.multivariate_normal(bias, weight @ weight.T + scale**2 * torch.eye(6)).logpdf(x.flatten(1))
+    return vae.requires_grad_(False), x, exact
+
+
+def test_kl_is_appendix_b():
+    vae, x = random_vae(), torch.rand(5, *SHAPE)
+    features = vae.encoder(x.flatten(1))
+    mean, log_var = vae.posterior.mean(features), vae.posterior.log_var(features)
+    expected = -0.5 * (1 + log_var - mean**2 - log_var.exp()).sum(1)
+    assert expected.min() > 0.1
+    torch.testing.assert_close(vae.elbo(x).kl, expected)
+
+
+def test_elbo_is_equation_10():
+    vae, x, eps = random_vae(), torch.rand(5, *SHAPE).round(), torch.randn(3, 5, 2)
+    q_z = vae.encode(x)
+    reconstruction = np.zeros(5)
+    for noise in eps:
+        logits = vae.likelihood.logits(vae.decoder(q_z.mean + q_z.stddev * noise))
+        reconstruction += stats.bernoulli.logpmf(x.flatten(1).numpy(), expit(logits.double().numpy())).sum(1) / 3
+    bound = vae.elbo(x, eps=eps)
+    np.testing.assert_allclose(bound.reconstruction, reconstruction, rtol=1e-5)
+    torch.testing.assert_close(bound.elbo, bound.reconstruction - bound.kl)
+
+
+def test_elbo_draws_num_samples():
+    vae, x = random_vae(), torch.rand(200, *SHAPE)
+    spread = {n: torch.stack([vae.elbo(x, num_samples=n).reconstruction for _ in range(50)]).var(0).mean() for n in (1, 8)}
+    assert spread[1] / spread[8] == pytest.approx(8, rel=0.2)
+
+
+def test_bernoulli_of_grey_pixels_is_the_cross_entropy():
+    head, features, x = LIKELIHOODS["bernoulli"](4, SHAPE), torch.randn(5, 4), torch.rand(5, *SHAPE)
+    p = expit(head.logits(features).detach().double().numpy()).reshape(x.shape)
+    grey = x.double().numpy()
+    expected = (grey * np.log(p) + (1 - grey) * np.log(1 - p)).sum((1, 2, 3))
+    np.testing.assert_allclose(head(features).log_prob(x).detach(), expected, rtol=1e-5)
+    np.testing.assert_allclose(head(features).mean.detach(), p, rtol=1e-5)
+
+
+def test_gaussian_is_a_normal_with_a_floor():
+    head, features, x = LIKELIHOODS["gaussian"](4, SHAPE), torch.randn(5, 4), torch.rand(5, *SHAPE)
+    mean = expit(head.mean(features).detach().numpy()).reshape(x.shape)
+    log_var = head.log_var(features).detach().numpy().reshape(x.shape)
+    expected = stats.norm(mean, np.sqrt(np.exp(log_var) + 0.01**2)).logpdf(x).sum((1, 2, 3))
+    np.testing.assert_allclose(head(features).log_prob(x).detach(), expected, rtol=1e-5)
+
+
+def test_gaussian_density_stays_finite_where_a_pixel_never_changes():
+    head = LIKELIHOODS["gaussian"](1, SHAPE)
+    nn.init.constant_(head.log_var.bias, -200.0)
+    assert head(torch.zeros(1, 1)).stddev.min().item() == pytest.approx(0.01)
+
+
+def test_log_weights_are_the_three_log_densities():
+    vae, x, eps = random_vae(), torch.rand(5, *SHAPE).round(), torch.randn(4, 5, 2)
+    q_z = vae.encode(x)
+    z = q_z.mean + q_z.stddev * eps
+    prior = stats.norm.logpdf(z).sum(-1)
+    posterior = stats.norm(q_z.mean, q_z.stddev).logpdf(z).sum(-1)
+    expected = vae.decode(z).log_prob(x).numpy() + prior - posterior
+    np.testing.assert_allclose(vae.log_weights(x, q_z, eps), expected, rtol=1e-4)
+
+
+def test_log_marginal_meets_the_closed_form(linear):
+    vae, x, exact = linear
+    estimate, mc_error = vae.evidence(x, num_samples=40_000)
+    assert 0.001 < mc_error.max() < 0.01
+    assert np.all(np.abs(estimate.numpy() - exact) < 4 * mc_error.numpy())
+
+
+def test_the_closed_form_tells_an_analytic_kl_in_the_logsumexp_apart(linear):
+    vae, x, exact = linear
+    q_z = vae.encode(x)
+    z = model.reparameterize(q_z, torch.randn(40_000, 8, 2))
+    wrong = logsumexp(vae.decode(z).log_prob(x) - vae.elbo(x).kl, axis=0) - np.log(40_000)
+    assert np.abs(wrong - exact).min() > 0.05
+
+
+def test_mc_error_is_the_spread_of_the_estimate(linear):
+    vae, x, _ = linear
+    runs = [vae.evidence(x, num_samples=400) for _ in range(300)]
+    spread = torch.stack([run.log_marginal for run in runs]).std(0)
+    claimed = torch.stack([run.mc_error for run in runs]).mean(0)
+    torch.testing.assert_close(claimed, spread, rtol=0.25, atol=0)
+
+
+def test_estimator_a_has_the_mean_of_estimator_b():
+    """Equations 6 and 7: log w with the sampled and the analytic KL."""
+    vae, x = random_vae(), torch.rand(4, *SHAPE).round()
+    eps = torch.randn(50_000, 4, 2)
+    a = vae.log_weights(x, vae.encode(x), eps)
+    b = vae.elbo(x, eps=eps).elbo
+    stderr = a.std(0) / len(a) ** 0.5
+    assert torch.all((a.mean(0) - b).abs() < 5 * stderr)
+
+
+def test_the_bound_rises_with_the_number_of_samples(linear):
+    vae, x, exact = linear
+    bounds = [vae.elbo(x, num_samples=2_000).elbo]
+    bounds += [torch.stack([vae.log_marginal(x, k) for _ in range(2_000 // k)]).mean(0) for k in (4, 40)]
+    gaps = [exact.mean() - bound.mean().item() for bound in bounds]
+    assert gaps[0] > 1.5 * gaps[1] > 2 * gaps[2] > -0.01
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
+def test_chunks_do_not_change_the_estimate(monkeypatch, at_once):
+    vae, x, eps = random_vae(), torch.rand(5, *SHAPE), torch.randn(50, 5, 2)
+    log_w = vae.log_weights(x, vae.encode(x), eps).double().numpy()
+    monkeypatch.setattr(model, "SAMPLES_AT_ONCE", at_once)
+    np.testing.assert_allclose(vae.log_marginal(x, eps=eps), logsumexp(log_w, axis=0) - np.log(50), rtol=1e-5)
+    np.testing.assert_allclose(vae.log_marginal(x, eps=iter(eps.split(9))), vae.log_marginal(x, eps=eps), rtol=1e-5)
+
+
+def test_memory_does_not_grow_with_the_number_of_samples(monkeypatch):
+    vae, held = random_vae(), []
+    decode = vae.decode
+    monkeypatch.setattr(vae, "decode", lambda z: held.append(len(z)) or decode(z))
+    vae.log_marginal(torch.rand(5, *SHAPE), num_samples=100)
+    assert sum(held) == 100
+    assert max(held) <= model.SAMPLES_AT_ONCE
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("image_shape", [(1, 8, 8), (3, 5, 7)])
+def test_shapes(likelihood, image_shape):
+    vae = VAE(image_shape, latent_dim=3, hidden_dims=(16, 8), activation="tanh", likelihood=likelihood)
+    x = torch.rand(4, *image_shape)
+    assert (vae.encode(x).batch_shape, vae.encode(x).event_shape) == ((4,), (3,))
+    p_x = vae.decode(torch.randn(2, 4, 3))
+    assert (p_x.batch_shape, p_x.event_shape) == ((2, 4), image_shape)
+    assert vae.prior.event_shape == (3,)
+    assert all(term.shape == (4,) for term in vae.elbo(x, num_samples=2))
+    for pictures in (vae.sample(4), vae.reconstruct(x)):
+        assert pictures.shape == x.shape
+        assert 0 <= pictures.min() <= pictures.max() <= 1
+
+
+def test_the_decoder_mirrors_the_encoder():
+    vae = VAE(SHAPE, latent_dim=3, hidden_dims=(16, 8))
+    widths = [[layer.out_features for layer in trunk if isinstance(layer, nn.Linear)] for trunk in (vae.encoder, vae.decoder)]
+    assert widths == [[16, 8], [8, 16]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"latent_dim": 0}, "latent_dim: expected a whole number of at least 1, got 0"),
+        ({"hidden_dims": ()}, r"hidden_dims: expected one or more whole numbers of at least 1, got \[\]"),
+        ({"hidden_dims": (5, 0)}, r"hidden_dims: expected one or more whole numbers of at least 1, got \[5, 0\]"),
+        ({"likelihood": "poisson"}, "unknown likelihood 'poisson': choose one of bernoulli, gaussian"),
+        ({"activation": "gelu"}, "unknown activation 'gelu': choose one of relu, tanh"),
+        ({"network": "unet"}, "unknown network 'unet': choose one of mlp"),
+    ],
+)
+def test_a_wrong_option_is_answered_with_the_right_ones(options, message):
+    with pytest.raises(ValueError, match=message):
+        VAE(SHAPE, **options)

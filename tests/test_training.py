@@ -1,0 +1,319 @@
+"""The training system: it learns, it evaluates the same whatever the batches, it resumes to the last bit."""
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Callback, Trainer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from datamodules import DATASETS, MNIST, CryptoPunks, DataError, Digits, ImageDataModule
+from vae import VAE, LitVAE, runs
+from vae.callbacks import BestCheckpoint, HyperParameters, LastCheckpoint, Pictures, RunLogger
+from vae.cli import TrainCLI
+from vae.metrics import ActiveUnits, EvidencePerPicture, PerPicture
+
+QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0, "accelerator": "cpu"}
+
+
+def fit(data, epochs=1, ckpt_path=None, logger=False, callbacks=(), **options):
+    trainer = Trainer(max_epochs=epochs, logger=logger, callbacks=[LastCheckpoint(), *callbacks], **QUIET)
+    torch.manual_seed(0)
+    lit = LitVAE(image_shape=data.image_shape, hidden_dims=16, **options)
+    trainer.fit(lit, data, ckpt_path=ckpt_path, weights_only=True)
+    return lit, trainer
+
+
+def evaluate(lit, data):
+    trainer = Trainer(logger=False, enable_checkpointing=False, **QUIET)
+    return trainer.test(lit, data, verbose=False)[0]
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize(
+    ("optimizer", "learning_rate"), [("Adam", 1e-3), ("Adagrad", 0.02), ("SGD", 1e-3), ("RMSprop", 1e-3)]
+)
+def test_training_raises_the_bound(likelihood, optimizer, learning_rate):
+    bounds = []
+
+    class Record(Callback):
+        def on_validation_end(self, trainer, lit):
+            bounds.append(trainer.callback_metrics["val/elbo"].item())
+
+    options = {"likelihood": likelihood, "optimizer": optimizer, "learning_rate": learning_rate}
+    fit(Digits(), epochs=4, callbacks=[Record()], **options)
+    assert bounds[3] > bounds[0] + 0.2
+
+
+def test_the_loss_is_the_negative_bound_of_the_batch():
+    data = Digits(batch_size=50)
+    data.setup()
+    batch = next(iter(data.train_dataloader()))
+    batch = data.on_after_batch_transfer(batch, 0)
+    lit = LitVAE(image_shape=data.image_shape, num_samples=3)
+    drawn = []
+    elbo = lit.vae.elbo
+    lit.vae.elbo = lambda x, eps: drawn.append(eps) or elbo(x, eps=eps)
+    lit._trainer = Trainer(logger=False, **QUIET)
+    loss = lit.training_step(batch, 0)
+    assert drawn[0].shape == (3, 50, 2)
+    torch.testing.assert_close(loss, -elbo(batch.images, eps=drawn[0]).elbo.mean())
+    torch.testing.assert_close(lit.training_step(batch, 0), loss)  # the noise is a function of epoch and batch
+    assert lit.training_step(batch, 1) != loss
+
+
+def test_evaluation_does_not_depend_on_the_batches():
+    lit, _ = fit(Digits())
+    lit.importance_samples = 20
+    expected = evaluate(lit, Digits(batch_size=100))
+    for batch_size in (7, 300):
+        assert evaluate(lit, Digits(batch_size=batch_size)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_evaluation_is_the_models_own_bound_and_evidence():
+    data = Digits()
+    lit, _ = fit(data)
+    lit.importance_samples = 500
+    found = evaluate(lit, data)
+    x = data.splits["test"].images / 255
+    with torch.no_grad():
+        bound, evidence = lit.vae.elbo(x, num_samples=200), lit.vae.evidence(x, num_samples=500)
+        means = lit.vae.encode(x).mean
+    assert found["test/kl"] == pytest.approx(bound.kl.mean().item(), rel=1e-5)
+    assert found["test/elbo"] == pytest.approx(found["test/reconstruction"] - found["test/kl"], rel=1e-5)
+    assert found["test/elbo"] == pytest.approx(bound.elbo.mean().item(), abs=0.1)
+    mc_error = evidence.mc_error.square().sum().sqrt().item() / 300
+    assert found["test/log_marginal"] == pytest.approx(evidence.log_marginal.mean().item(), abs=5 * mc_error)
+    assert found["test/log_marginal_mc_error"] == pytest.approx(mc_error, rel=0.3)
+    assert found["test/log_marginal_stderr"] == pytest.approx(evidence.log_marginal.std().item() / 300**0.5, rel=0.02)
+    assert found["test/bits_per_dim"] == pytest.approx(-found["test/log_marginal"] / np.log(2) / 64, rel=1e-5)
+    assert found["test/active_units"] == (means.var(0) > 0.01).sum()
+    assert found["test/num_images"] == 300
+
+
+def test_validation_reports_what_a_test_of_that_split_finds():
+    data = Digits()
+    lit, trainer = fit(data, epochs=2)
+    reported = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    data.test_split = "val"
+    found = evaluate(lit, data)
+    assert {name: found[name.replace("val/", "test/")] for name in reported} == pytest.approx(reported, rel=1e-6)
+
+
+@pytest.mark.parametrize("data", [MNIST, Digits])
+def test_a_resumed_run_ends_with_the_same_weights(tiny_mnist, data):
+    """With a cosine schedule and dynamic binarisation, which must both go on where they stopped."""
+    small = {"val_size": 20} if data is MNIST else {}
+    options = {"lr_schedule": "cosine", "num_samples": 2}
+
+    class StopAfterTwo(Callback):
+        def on_train_epoch_end(self, trainer, lit):
+            trainer.should_stop = trainer.current_epoch == 1
+
+    whole, _ = fit(data(batch_size=15, **small), epochs=4, **options)
+    fit(data(batch_size=15, **small), epochs=4, callbacks=[StopAfterTwo()], **options)
+    torch.rand(5)  # the state of the global generator does not matter
+    last = max(runs.Path("checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    assert torch.load(last, weights_only=True)["epoch"] == 1
+    resumed, _ = fit(data(batch_size=15, **small), epochs=4, ckpt_path=last, **options)
+    for name, weights in whole.state_dict().items():
+        assert torch.equal(weights, resumed.state_dict()[name]), name
+
+
+def test_validation_does_not_change_training():
+    with_validation, _ = fit(Digits(), epochs=2)
+
+    class NoValidation(Digits):
+        def val_dataloader(self):
+            return []
+
+    without, _ = fit(NoValidation(), epochs=2)
+    assert torch.equal(with_validation.vae.decoder[0].weight, without.vae.decoder[0].weight)
+
+
+def test_the_cosine_schedule_ends_at_zero():
+    _, trainer = fit(Digits(), epochs=2, lr_schedule="cosine", learning_rate=0.01)
+    assert trainer.optimizers[0].param_groups[0]["initial_lr"] == 0.01
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
+
+
+def test_weight_decay_reaches_the_optimizer():
+    _, trainer = fit(Digits(), weight_decay=0.1, optimizer="AdamW")
+    assert trainer.optimizers[0].param_groups[0]["weight_decay"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimizer": "Adamm"}, "unknown optimizer 'Adamm': choose one of .*Adagrad, Adam, AdamW"),
+        ({"lr_schedule": "steps"}, "unknown lr_schedule 'steps': choose one of constant, cosine"),
+        ({"num_samples": 0}, "num_samples: expected a whole number of at least 1, got 0"),
+        ({"learning_rate": 0.0}, r"learning_rate: expected a number above 0, got 0\.0"),
+    ],
+)
+def test_a_wrong_option_is_answered_with_the_right_ones(options, message):
+    with pytest.raises(ValueError, match=message):
+        LitVAE(image_shape=(1, 8, 8), **options)
+
+
+def test_a_checkpoint_is_plain_and_rebuilds_model_and_data(tiny_punks):
+    data = CryptoPunks("black", batch_size=5)
+    lit, trainer = fit(data, latent_dim=3)
+    path = trainer.checkpoint_callback.best_model_path
+    content = torch.load(path, weights_only=True)
+    assert not any(key.startswith("_") for key in content["hyper_parameters"] | content["datamodule_hyper_parameters"])
+    for rebuilt in (LitVAE.load_from_checkpoint(path, weights_only=True), runs.load(path, DATASETS)[0]):
+        assert rebuilt.vae.latent_dim == 3
+        x = torch.rand(2, 3, 24, 24)
+        torch.testing.assert_close(rebuilt.vae.reconstruct(x), lit.vae.reconstruct(x))
+    found = runs.load(path, DATASETS, data_dir="there")[1]
+    assert found.hparams == {**data.hparams, "data_dir": "there"}
+
+
+def damaged(path, how):
+    whole = path.read_bytes()
+    if how == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "text":
+        path.write_text("this is no checkpoint")
+    elif how == "foreign":
+        torch.save({"state_dict": {}, "hyper_parameters": {"lr": 1.0}}, path)
+    elif how == "a list":
+        torch.save([1, 2, 3], path)
+    elif how == "a function":
+        torch.save({"hyper_parameters": print}, path)
+    elif how == "an unknown data set":
+        torch.save(torch.load(path, weights_only=True) | {"datamodule_hyper_parameters": {"dataset": "os"}}, path)
+    elif how == "other weights":
+        torch.save(torch.load(path, weights_only=True) | {"state_dict": {}}, path)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("truncated", "cannot be read as a checkpoint: it is truncated, or something else"),
+        ("empty", "cannot be read as a checkpoint"),
+        ("text", "cannot be read as a checkpoint"),
+        ("a function", "cannot be read as a checkpoint"),
+        ("foreign", "is not a checkpoint that this project's train.py wrote"),
+        ("a list", "is not a checkpoint that this project's train.py wrote"),
+        ("an unknown data set", "is not a checkpoint that this project's train.py wrote"),
+        ("other weights", "is not a checkpoint that this project's train.py wrote"),
+    ],
+)
+def test_a_checkpoint_that_is_none_of_ours(how, message):
+    fit(Digits())
+    path = next(runs.Path("checkpoints").glob("*.ckpt"))
+    damaged(path, how)
+    with pytest.raises(runs.RunError, match=message):
+        runs.load(path, DATASETS)
+
+
+def test_best_is_the_highest_bound_and_last_the_last_epoch():
+    """A model that is wrecked after its third epoch tells the two apart."""
+    bounds = []
+
+    class Wreck(Callback):
+        def on_validation_end(self, trainer, lit):
+            bounds.append(trainer.callback_metrics["val/elbo"].item())
+
+        def on_train_epoch_start(self, trainer, lit):
+            if trainer.current_epoch == 3:
+                lit.vae.likelihood.logits.bias.data.add_(5.0)
+
+    callbacks = [BestCheckpoint(), Wreck(), HyperParameters(), Pictures()]
+    _, trainer = fit(Digits(), epochs=5, logger=RunLogger("wreck"), callbacks=callbacks)
+    assert np.argmax(bounds) == 2
+    epochs = {name: torch.load(f"lightning_logs/wreck/checkpoints/{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")}
+    assert epochs == {"best": 2, "last": 4}
+    assert runs.find_checkpoint() == runs.Path("lightning_logs/wreck/checkpoints/best.ckpt")
+
+
+def test_without_validation_there_is_the_last_epoch(tiny_mnist):
+    fit(MNIST(val_size=0), logger=RunLogger(), callbacks=[BestCheckpoint()])
+    assert runs.find_checkpoint() == runs.Path("lightning_logs/version_0/checkpoints/last.ckpt")
+
+
+def test_each_run_takes_a_folder_of_its_own():
+    assert [runs.new_run().name for _ in range(3)] == ["version_0", "version_1", "version_2"]
+    assert runs.new_run("mine").name == "mine"
+    with pytest.raises(runs.RunError, match=r"(?s)lightning_logs/mine exists already.*--run_name mine --ckpt_path last"):
+        runs.new_run("mine")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    runs.write(tmp_path / "new" / "file", b"first")
+
+    def full(self, content):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(runs.Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        runs.write(tmp_path / "new" / "file", b"second")
+    assert [path.read_bytes() for path in (tmp_path / "new").iterdir()] == [b"first"]
+
+
+def test_tensorboard_has_every_curve_once_an_epoch_and_the_pictures():
+    TrainCLI(ImageDataModule, DATASETS, ["--data", "Digits", "--trainer.max_epochs", "3", "--model.hidden_dims", "16"]).fit()
+    events = EventAccumulator("lightning_logs/version_0", size_guidance={"tensors": 0})
+    events.Reload()
+    curves = {f"{stage}/{name}" for stage in ("train", "val") for name in ("elbo", "reconstruction", "kl")}
+    for name in {*curves, "learning_rate", "epoch_seconds"}:
+        assert [event.step for event in events.Scalars(name)] == [11, 23, 35], name
+    for stage in ("train", "val"):
+        elbo, reconstruction, kl = ([e.value for e in events.Scalars(f"{stage}/{name}")] for name in ("elbo", "reconstruction", "kl"))
+        np.testing.assert_allclose(elbo, np.subtract(reconstruction, kl), rtol=1e-5)
+        assert max(elbo) < -20
+        assert min(kl) > 0
+    assert [event.value for event in events.Scalars("learning_rate")] == pytest.approx([1e-3] * 3)
+    for name in ("reconstruction", "samples"):
+        assert [event.step for event in events.Images(name)] == [12, 24, 36]
+    best = max(event.value for event in events.Scalars("val/elbo"))
+    assert [event.value for event in events.Scalars("best_val_elbo")] == pytest.approx([best])
+    content = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    hparams = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert hparams["latent_dim"].number_value == 2
+    assert hparams["dataset"].string_value == "Digits"
+
+
+def test_bad_data_leaves_no_run_folder(tmp_path):
+    cli = TrainCLI(ImageDataModule, DATASETS, ["--data", "CryptoPunks"])
+    with pytest.raises(DataError):
+        cli.fit()
+    assert not (tmp_path / "lightning_logs").exists()
+
+
+def test_pictures_are_counted_one_by_one():
+    metric = PerPicture()
+    metric.update({"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([0.0, 0.0])})
+    metric.update({"a": torch.tensor([6.0]), "b": torch.tensor([3.0])})
+    assert metric.compute() == {"a": 3.0, "b": 1.0}  # not the mean of the batches' means
+
+
+def test_errors_of_the_evidence():
+    metric = EvidencePerPicture((1, 2, 2))
+    metric.update({"log_marginal": torch.tensor([-4.0, -8.0]), "mc_error": torch.tensor([0.3, 0.4])})
+    assert metric.compute() == pytest.approx(
+        {
+            "log_marginal": -6.0,
+            "log_marginal_stderr": 2 / 2**0.5,
+            "log_marginal_mc_error": 0.25,
+            "bits_per_dim": 6 / np.log(2) / 4,
+            "num_images": 2,
+        }
+    )
+
+
+def test_active_units_are_those_whose_mean_moves():
+    metric = ActiveUnits()
+    means = torch.randn(1000, 4) * torch.tensor([1.0, 0.2, 0.05, 0.0]) + 3
+    for batch in means.split(300):
+        metric.update(batch)
+    assert metric.compute() == 2
+
+
+def test_the_model_works_without_lightning():
+    vae = VAE((1, 8, 8))
+    assert vae.log_marginal(torch.rand(2, 1, 8, 8), num_samples=3).shape == (2,)

@@ -12,7 +12,12 @@ from vae import runs
 from vae.cli import command, plain_speech, quiet_trainer
 
 COUNTS = ("test/num_images", "test/active_units")
-UNITS = {"bits_per_dim": "bits", "active_units": "of the latent variables", "num_images": "pictures", "num_samples": "a picture"}
+UNITS = {
+    "bits_per_dim": "bits",
+    "active_units": "of the latent variables",
+    "num_images": "pictures",
+    "num_samples": "a picture",
+}
 
 
 def test(
@@ -46,7 +51,9 @@ def test(
 
     table = Table("", data.name, "", title=str(ckpt_path))
     for name, value in metrics.items():
-        table.add_row(name, f"{value:.4f}" if isinstance(value, float) else str(value), UNITS.get(name, "nats per picture"))
+        table.add_row(
+            name, f"{value:.4f}" if isinstance(value, float) else str(value), UNITS.get(name, "nats per picture")
+        )
     Console().print(table)
     print(f"Written to {path}")
 

@@ -3,17 +3,19 @@
 import time
 
 from datamodules import DATASETS, DataError, ImageDataModule
+from vae.callbacks import best_elbo
 from vae.cli import TrainCLI, plain_speech
 
 
 def main() -> None:
+    """Train what the command line says, and report."""
     cli = TrainCLI(ImageDataModule, DATASETS)
     start = time.perf_counter()
     cli.fit()
     minutes, seconds = divmod(round(time.perf_counter() - start), 60)
-    trainer, best = cli.trainer, cli.trainer.checkpoint_callback.best_model_score
-    print(f"Run       {trainer.log_dir}")
-    print(f"Trained   {trainer.current_epoch} epochs, this time in {minutes} min {seconds} s")
+    best = best_elbo(cli.trainer)
+    print(f"Run       {cli.trainer.log_dir}")
+    print(f"Trained   {cli.trainer.current_epoch} epochs, this time in {minutes} min {seconds} s")
     if best is not None:
         print(f"Best      validation ELBO {best:.2f} nats per picture")
     print("Next      python3 test.py")

@@ -55,4 +55,6 @@ def visualize(
 
 if __name__ == "__main__":
     with plain_speech(DataError):
-        command(visualize, figures={"nargs": "+", "choices": list(FIGURES), "help": "The figures; default: all that apply."})
+        command(
+            visualize, figures={"nargs": "+", "choices": list(FIGURES), "help": "The figures; default: all that apply."}
+        )

@@ -8,4 +8,14 @@ from datamodules.mnist import MNIST
 
 DATASETS = {kind.__name__: kind for kind in (MNIST, CryptoPunks, Digits, ImageFolder)}
 
-__all__ = ["DATASETS", "MNIST", "Batch", "CryptoPunks", "DataError", "Digits", "ImageDataModule", "ImageFolder", "Pictures"]
+__all__ = [
+    "DATASETS",
+    "MNIST",
+    "Batch",
+    "CryptoPunks",
+    "DataError",
+    "Digits",
+    "ImageDataModule",
+    "ImageFolder",
+    "Pictures",
+]

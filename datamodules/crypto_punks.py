@@ -55,7 +55,9 @@ class CryptoPunks(ImageDataModule):
         except (UnidentifiedImageError, OSError):
             size = expected  # no picture: the checksum tells
         if size != expected:
-            raise DataError(f"{path} is {size[0]} x {size[1]} pixels; the sheet of punks is {expected[0]} x {expected[1]}.\n{REMEDY}")
+            raise DataError(
+                f"{path} is {size[0]} x {size[1]} pixels; the sheet is {expected[0]} x {expected[1]}.\n{REMEDY}"
+            )
         verify(path, self.sha256, REMEDY)
 
     def download(self, path: Path) -> None:

@@ -46,7 +46,9 @@ class ImageFolder(ImageDataModule):
         if len(paths) < 3:
             raise DataError(f"{self.data_dir} holds {len(paths)} pictures: a split into three needs at least 3.")
         paths.sort(key=lambda path: hashlib.sha256(path.as_posix().encode()).digest())
-        images = torch.stack([self.read(self.data_dir / path) for path in track(paths, "Reading pictures", transient=True)])
+        images = torch.stack(
+            [self.read(self.data_dir / path) for path in track(paths, "Reading pictures", transient=True)]
+        )
         labels = self.label(paths)
         held_out = max(1, len(paths) // 10)
         cuts = [len(paths) - 2 * held_out, held_out, held_out]
@@ -65,7 +67,7 @@ class ImageFolder(ImageDataModule):
         return pil_to_tensor(ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS))
 
     def label(self, paths: list[Path]) -> torch.Tensor | None:
-        """Each picture's class, uint8 or wider [N], in the order of the sub-folders' names; None without sub-folders."""
+        """Each picture's class [N], by the order of the sub-folders' names; None where there are none."""
         folders = [path.parts[0] if len(path.parts) > 1 else "" for path in paths]
         classes = {name: place for place, name in enumerate(sorted(set(folders)))}
         if len(classes) == 1 and "" in classes:

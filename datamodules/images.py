@@ -63,10 +63,10 @@ class ShuffledBatches(Sampler):
 
 
 class ImageDataModule(LightningDataModule):
-    """Pictures in three splits. A data set is a subclass with the four things that are its own:
+    """Pictures in three splits.
 
-    `name`, for files and reports; `image_shape`, channels, height and width; `num_classes`, or None; and `load`.
-    `fetch` is there for a set that can be had from somewhere.
+    A data set is a subclass with the things that are its own: `name`, for files and reports; `image_shape`, which is
+    channels, height and width; `num_classes`, or None; `load`, and where it can be had from somewhere `fetch`.
 
     Args:
         data_dir: where the data is; by default $VAE_DATA_DIR, else data/.

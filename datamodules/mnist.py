@@ -57,7 +57,9 @@ class MNIST(ImageDataModule):
         if missing:
             self.download(missing)
         for name, sha256 in self.sha256.items():
-            verify(self.raw / name, sha256, "Delete it and it is fetched anew, or use --data Digits, which needs no file.")
+            verify(
+                self.raw / name, sha256, "Delete it and it is fetched anew, or use --data Digits, which needs no file."
+            )
 
     def download(self, missing: list[str]) -> None:
         """Fetch the files beside their place, and move them there once they are whole."""

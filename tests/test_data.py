@@ -227,7 +227,9 @@ def test_image_folder_options_out_of_range(options, message):
 
 def test_image_folder_with_a_file_that_is_no_picture(album):
     (album / "cats" / "notes.txt").write_text("hello")
-    with pytest.raises(DataError, match=r"notes\.txt cannot be read as a picture: mend it, or move it out of the folder"):
+    with pytest.raises(
+        DataError, match=r"notes\.txt cannot be read as a picture: mend it, or move it out of the folder"
+    ):
         ready(ImageFolder(data_dir=str(album)))
 
 
@@ -248,9 +250,13 @@ def test_an_empty_or_missing_image_folder(tmp_path):
 
 
 def test_a_missing_file_that_cannot_be_fetched(tmp_path):
-    with pytest.raises(DataError, match=r"(?s)MNIST could not be downloaded.*train-images-idx3-ubyte.*data/MNIST/raw.*--data Digits"):
+    with pytest.raises(
+        DataError, match=r"(?s)MNIST could not be downloaded.*train-images-idx3-ubyte.*data/MNIST/raw.*--data Digits"
+    ):
         MNIST().prepare_data()
-    with pytest.raises(DataError, match=r"(?s)punks.png could not be downloaded.*Put punks.png into data, or use --data Digits"):
+    with pytest.raises(
+        DataError, match=r"(?s)punks.png could not be downloaded.*Put punks.png into data, or use --data Digits"
+    ):
         CryptoPunks().prepare_data()
     left = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert left == []
@@ -258,7 +264,10 @@ def test_a_missing_file_that_cannot_be_fetched(tmp_path):
 
 @pytest.mark.parametrize("change", ["truncated", "altered"])
 def test_a_file_that_is_not_the_published_one(tiny_mnist, tiny_punks, change):
-    for data, path in ((MNIST(), tiny_mnist / "MNIST/raw/t10k-labels-idx1-ubyte"), (CryptoPunks(), tiny_punks / "punks.png")):
+    for data, path in (
+        (MNIST(), tiny_mnist / "MNIST/raw/t10k-labels-idx1-ubyte"),
+        (CryptoPunks(), tiny_punks / "punks.png"),
+    ):
         content = bytearray(path.read_bytes())
         content[-20] ^= 1
         path.write_bytes(content[:-10] if change == "truncated" else content)
@@ -268,11 +277,13 @@ def test_a_file_that_is_not_the_published_one(tiny_mnist, tiny_punks, change):
 
 def test_a_sheet_of_the_wrong_size(tiny_punks):
     Image.new("RGBA", (48, 24)).save(tiny_punks / "punks.png")
-    with pytest.raises(DataError, match=r"punks.png is 48 x 24 pixels; the sheet of punks is 96 x 120"):
+    with pytest.raises(DataError, match=r"punks.png is 48 x 24 pixels; the sheet is 96 x 120"):
         CryptoPunks().prepare_data()
 
 
-@pytest.mark.parametrize("data", [Digits(batch_size=7), CryptoPunks("black", data_dir="here"), MNIST(val_size=5, seed=3)])
+@pytest.mark.parametrize(
+    "data", [Digits(batch_size=7), CryptoPunks("black", data_dir="here"), MNIST(val_size=5, seed=3)]
+)
 def test_hyper_parameters_rebuild_the_data_module(data):
     options = json.loads(json.dumps(data.hparams))  # plain values only
     assert options.pop("dataset") == type(data).__name__

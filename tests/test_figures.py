@@ -24,7 +24,7 @@ def shown(pictures, factor):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_pixels_are_enlarged_by_whole_numbers(shape):
     pictures = torch.rand(2, *shape)
-    large = enlarge(pictures)
+    large = enlarge(pictures, 48)
     factor = large.shape[-1] // shape[-1]
     assert large.shape[-2:] == (factor * shape[1], factor * shape[2])
     assert min(large.shape[-2:]) >= 48
@@ -34,7 +34,7 @@ def test_pixels_are_enlarged_by_whole_numbers(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_reconstruction_has_originals_left_and_decoded_right(shape):
     vae, images = VAE(shape), torch.rand(12, *shape)
-    factor = -(-48 // min(shape[1:]))
+    factor = -(-72 // min(shape[1:]))
     height, width = factor * shape[1], factor * shape[2]
     image = pixels(reconstruction(vae, images))
     with torch.no_grad():
@@ -68,7 +68,7 @@ def test_samples_are_decoded_from_the_prior():
         vae.likelihood.logits.weight.zero_()
         vae.likelihood.logits.bias.zero_()
     image = pixels(samples(vae, torch.empty(0)))
-    assert image.shape == (8 * 50 + 2, 8 * 50 + 2, 3)
+    assert image.shape == (8 * 74 + 2, 8 * 74 + 2, 3)
     assert sorted(set(image.flatten().tolist())) == [127, 255]  # grey pictures, white lines
 
 

@@ -74,7 +74,9 @@ def test_elbo_is_equation_10():
 
 def test_elbo_draws_num_samples():
     vae, x = random_vae(), torch.rand(200, *SHAPE)
-    spread = {n: torch.stack([vae.elbo(x, num_samples=n).reconstruction for _ in range(50)]).var(0).mean() for n in (1, 8)}
+    spread = {
+        n: torch.stack([vae.elbo(x, num_samples=n).reconstruction for _ in range(50)]).var(0).mean() for n in (1, 8)
+    }
     assert spread[1] / spread[8] == pytest.approx(8, rel=0.2)
 
 
@@ -187,7 +189,9 @@ def test_shapes(likelihood, image_shape):
 
 def test_the_decoder_mirrors_the_encoder():
     vae = VAE(SHAPE, latent_dim=3, hidden_dims=(16, 8))
-    widths = [[layer.out_features for layer in trunk if isinstance(layer, nn.Linear)] for trunk in (vae.encoder, vae.decoder)]
+    widths = [
+        [layer.out_features for layer in trunk if isinstance(layer, nn.Linear)] for trunk in (vae.encoder, vae.decoder)
+    ]
     assert widths == [[16, 8], [8, 16]]
 
 

@@ -147,6 +147,9 @@ def test_weight_decay_reaches_the_optimizer():
     [
         ({"optimizer": "Adamm"}, "unknown optimizer 'Adamm': choose one of .*Adagrad, Adam, AdamW"),
         ({"lr_schedule": "steps"}, "unknown lr_schedule 'steps': choose one of constant, cosine"),
+        ({"optimizer": "SparseAdam"}, "unknown optimizer 'SparseAdam'"),
+        ({"weight_decay": -1.0}, r"weight_decay: expected 0 or more, got -1\.0"),
+        ({"optimizer": "Rprop", "weight_decay": 0.1}, "weight_decay: Rprop has none; choose another optimizer"),
         ({"num_samples": 0}, "num_samples: expected a whole number of at least 1, got 0"),
         ({"learning_rate": 0.0}, r"learning_rate: expected a number above 0, got 0\.0"),
     ],
@@ -226,7 +229,10 @@ def test_best_is_the_highest_bound_and_last_the_last_epoch():
     callbacks = [BestCheckpoint(), Wreck(), HyperParameters(), Pictures()]
     _, trainer = fit(Digits(), epochs=5, logger=RunLogger("wreck"), callbacks=callbacks)
     assert np.argmax(bounds) == 2
-    epochs = {name: torch.load(f"lightning_logs/wreck/checkpoints/{name}.ckpt", weights_only=True)["epoch"] for name in ("best", "last")}
+    epochs = {
+        name: torch.load(f"lightning_logs/wreck/checkpoints/{name}.ckpt", weights_only=True)["epoch"]
+        for name in ("best", "last")
+    }
     assert epochs == {"best": 2, "last": 4}
     assert runs.find_checkpoint() == runs.Path("lightning_logs/wreck/checkpoints/best.ckpt")
 
@@ -237,9 +243,15 @@ def test_without_validation_there_is_the_last_epoch(tiny_mnist):
 
 
 def test_each_run_takes_a_folder_of_its_own():
+    with pytest.raises(
+        runs.RunError, match="--run_name is the name of a folder in lightning_logs, not a path; got a/b"
+    ):
+        runs.new_run("a/b")
     assert [runs.new_run().name for _ in range(3)] == ["version_0", "version_1", "version_2"]
     assert runs.new_run("mine").name == "mine"
-    with pytest.raises(runs.RunError, match=r"(?s)lightning_logs/mine exists already.*--run_name mine --ckpt_path last"):
+    with pytest.raises(
+        runs.RunError, match=r"(?s)lightning_logs/mine exists already.*--run_name mine --ckpt_path last"
+    ):
         runs.new_run("mine")
 
 
@@ -256,14 +268,18 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_tensorboard_has_every_curve_once_an_epoch_and_the_pictures():
-    TrainCLI(ImageDataModule, DATASETS, ["--data", "Digits", "--trainer.max_epochs", "3", "--model.hidden_dims", "16"]).fit()
+    TrainCLI(
+        ImageDataModule, DATASETS, ["--data", "Digits", "--trainer.max_epochs", "3", "--model.hidden_dims", "16"]
+    ).fit()
     events = EventAccumulator("lightning_logs/version_0", size_guidance={"tensors": 0})
     events.Reload()
     curves = {f"{stage}/{name}" for stage in ("train", "val") for name in ("elbo", "reconstruction", "kl")}
     for name in {*curves, "learning_rate", "epoch_seconds"}:
         assert [event.step for event in events.Scalars(name)] == [11, 23, 35], name
     for stage in ("train", "val"):
-        elbo, reconstruction, kl = ([e.value for e in events.Scalars(f"{stage}/{name}")] for name in ("elbo", "reconstruction", "kl"))
+        elbo, reconstruction, kl = (
+            [e.value for e in events.Scalars(f"{stage}/{name}")] for name in ("elbo", "reconstruction", "kl")
+        )
         np.testing.assert_allclose(elbo, np.subtract(reconstruction, kl), rtol=1e-5)
         assert max(elbo) < -20
         assert min(kl) > 0

@@ -1,6 +1,7 @@
 """What hangs on the Trainer beside the model: the run's logger, and what it tells TensorBoard."""
 
 import time
+from pathlib import Path
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
@@ -20,11 +21,12 @@ class RunLogger(TensorBoardLogger):
 
     Args:
         run_name: the folder's name, by default version_N.
-        resume: whether to go on in the folder that has this name.
+        resumed: the folder of the run that goes on, if one does.
     """
 
-    def __init__(self, run_name: str | None = None, resume: bool = False):
-        super().__init__(".", str(runs.ROOT), version=run_name if resume else None, default_hp_metric=False)
+    def __init__(self, run_name: str | None = None, resumed: Path | None = None):
+        folder, version = (resumed.parent, resumed.name) if resumed else (runs.ROOT, None)
+        super().__init__(folder, name="", version=version, default_hp_metric=False)
         self.run_name = run_name
 
     @property
@@ -94,7 +96,13 @@ class HyperParameters(Callback):
     """The hyper-parameters, with the best validation ELBO, into TensorBoard's HParams tab, at the end."""
 
     def on_train_end(self, trainer: Trainer, lit: LightningModule) -> None:
-        best = trainer.checkpoint_callback.best_model_score
+        best = best_elbo(trainer)
         if trainer.logger and best is not None:
             hparams = {**lit.hparams, **trainer.datamodule.hparams}
-            trainer.logger.log_hyperparams(hparams, {"best_val_elbo": best.item()})
+            trainer.logger.log_hyperparams(hparams, {"best_val_elbo": best})
+
+
+def best_elbo(trainer: Trainer) -> float | None:
+    """The highest validation ELBO of the run, nats per picture; None where there was no validation."""
+    scores = [callback.best_model_score for callback in trainer.callbacks if isinstance(callback, BestCheckpoint)]
+    return scores[0].item() if scores and scores[0] is not None else None

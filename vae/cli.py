@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from jsonargparse import ArgumentParser
+from jsonargparse.typing import restricted_number_type
 from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -18,6 +19,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from vae import runs
 from vae.callbacks import BestCheckpoint, EpochTime, HyperParameters, LastCheckpoint, Pictures, ProgressBar, RunLogger
 from vae.lit_vae import LitVAE
+
+SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
 
 class Parser(LightningArgumentParser):
@@ -41,7 +44,8 @@ class Parser(LightningArgumentParser):
         if found := re.search(r"given class_path '(?:.*\.)?(\w+)':\s+(.*?)\n +- ", message, re.DOTALL):
             name, problem = found.groups()
             if option := re.match(r"Option '(.*)' is not accepted", problem):
-                return f"unknown option --data.{option[1]}. --data {name} has: {', '.join(options_of(self.datasets[name]))}"
+                options = ", ".join(options_of(self.datasets[name]))
+                return f"unknown option --data.{option[1]}. --data {name} has: {options}"
             message = problem.replace('Parser key "', 'Parser key "data.')
         elif message.startswith('Parser key "data":') and (found := re.search(r"Given value: (.*)", message)):
             return f"unknown data set {found[1]!r}: choose one of {', '.join(self.datasets)}"
@@ -84,27 +88,25 @@ class TrainCLI(LightningCLI):
                 "max_epochs": 50,
                 "num_sanity_val_steps": 0,  # it would count as a validation
                 "enable_model_summary": False,
-                "callbacks": [
-                    BestCheckpoint(),
-                    LastCheckpoint(),
-                    EpochTime(),
-                    Pictures(),
-                    HyperParameters(),
-                    ProgressBar(),
-                ],
+                "devices": 1,  # more of them are slower for models this small
             },
-            seed_everything_default=0,
             save_config_kwargs={"overwrite": True},  # a resumed run writes it again
             parser_class=Parser,
+            parser_kwargs={"description": "Train a variational auto-encoder."},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # it would write class paths into the checkpoint
             run=False,
             args=args,
         )
 
+    def add_default_arguments_to_parser(self, parser: Parser) -> None:
+        parser.add_argument("--seed_everything", type=SEED, default=0, help="Seed of weights, order and noise.")
+
     def add_arguments_to_parser(self, parser: Parser) -> None:
         parser.datasets = self.datasets
-        parser.add_argument("--run_name", type=str | None, help="The run's folder in lightning_logs; default: version_N.")
+        parser.add_argument(
+            "--run_name", type=str | None, help="The run's folder in lightning_logs; default: version_N."
+        )
         parser.add_argument("--ckpt_path", type=str | None, help="Go on from this checkpoint; last: the newest run's.")
         parser.set_defaults({"data": next(iter(self.datasets))})
         parser.link_arguments("seed_everything", "model.seed")
@@ -127,10 +129,17 @@ class TrainCLI(LightningCLI):
             self.parser.error(str(error))
 
     def instantiate_trainer(self) -> Trainer:
-        if self.config.trainer.logger not in (None, True):
+        options = self.config.trainer
+        callbacks = [EpochTime(), Pictures(), HyperParameters()]
+        if options.enable_checkpointing is not False:
+            callbacks += [BestCheckpoint(), LastCheckpoint()]
+        if options.enable_progress_bar is not False:
+            callbacks.append(ProgressBar())
+        self.trainer_defaults["callbacks"] = callbacks
+        if options.logger not in (None, True):
             return super().instantiate_trainer()
-        resumed = self.ckpt_path and runs.run_of(self.ckpt_path).name
-        return super().instantiate_trainer(logger=RunLogger(resumed or self.config.run_name, resume=bool(resumed)))
+        resumed = runs.run_of(self.ckpt_path) if self.ckpt_path else None
+        return super().instantiate_trainer(logger=RunLogger(self.config.run_name, resumed))
 
     def fit(self) -> None:
         """Train. The data is read first, so that where it is bad no run folder is left behind."""

@@ -25,7 +25,7 @@ def reconstruction(vae: VAE, images: Tensor) -> Image.Image:
         images: [N, C, H, W], values in [0, 1]; the first 40 are shown, five pairs in a row.
     """
     originals = images[:40]
-    pairs = torch.stack([enlarge(originals), enlarge(vae.reconstruct(originals))], dim=1)
+    pairs = torch.stack([enlarge(originals, 72), enlarge(vae.reconstruct(originals), 72)], dim=1)
     pairs = torch.stack([make_grid(pair, nrow=2, padding=2, pad_value=1.0) for pair in pairs])
     return to_pil_image(make_grid(pairs, nrow=5, padding=8, pad_value=1.0))
 
@@ -35,7 +35,7 @@ def samples(vae: VAE, images: Tensor) -> Image.Image:
     """Eight by eight pictures for draws from p(z), the same draws each time. `images` are not looked at."""
     z = torch.randn(64, vae.latent_dim, generator=torch.Generator().manual_seed(0))
     pictures = vae.decode(z.to(vae.origin.device)).mean
-    return to_pil_image(make_grid(enlarge(pictures), nrow=8, padding=2, pad_value=1.0))
+    return to_pil_image(make_grid(enlarge(pictures, 72), nrow=8, padding=2, pad_value=1.0))
 
 
 @torch.no_grad()
@@ -53,10 +53,10 @@ def learned_manifold(vae: VAE, images: Tensor) -> Image.Image:
     quantiles = torch.special.ndtri((torch.arange(size) + 0.5) / size)
     z = torch.stack(torch.meshgrid(quantiles, quantiles.flip(0), indexing="xy"), dim=-1)  # row, column, Z
     pictures = vae.decode(z.flatten(0, 1).to(vae.origin.device)).mean
-    return to_pil_image(make_grid(enlarge(pictures), nrow=size, padding=2, pad_value=1.0))
+    return to_pil_image(make_grid(enlarge(pictures, 48), nrow=size, padding=2, pad_value=1.0))
 
 
-def enlarge(pictures: Tensor, at_least: int = 48) -> Tensor:
+def enlarge(pictures: Tensor, at_least: int) -> Tensor:
     """Pictures [..., H, W] enlarged by the smallest whole number that makes them that many pixels high and wide."""
     factor = -(-at_least // min(pictures.shape[-2:]))
     return pictures.cpu().repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)

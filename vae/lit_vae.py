@@ -19,12 +19,12 @@ OPTIMIZERS = Registry(
     {
         name: kind
         for name, kind in vars(torch.optim).items()
-        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
+        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
+        # an abstract one, and two that take no dense gradients or no biases
+        if name not in ("Optimizer", "SparseAdam", "Muon")
     },
 )
-LR_SCHEDULES = Registry(
-    "lr_schedule", {"constant": None, "cosine": torch.optim.lr_scheduler.CosineAnnealingLR}
-)
+LR_SCHEDULES = Registry("lr_schedule", {"constant": None, "cosine": torch.optim.lr_scheduler.CosineAnnealingLR})
 
 
 class LitVAE(LightningModule):
@@ -58,7 +58,11 @@ class LitVAE(LightningModule):
             raise ValueError(f"num_samples: expected a whole number of at least 1, got {num_samples}")
         if not learning_rate > 0:
             raise ValueError(f"learning_rate: expected a number above 0, got {learning_rate}")
+        if not weight_decay >= 0:
+            raise ValueError(f"weight_decay: expected 0 or more, got {weight_decay}")
         self.optimizer, self.lr_schedule = OPTIMIZERS[optimizer], LR_SCHEDULES[lr_schedule]
+        if weight_decay and "weight_decay" not in signature(self.optimizer).parameters:
+            raise ValueError(f"weight_decay: {optimizer} has none; choose another optimizer, such as AdamW")
         self.save_hyperparameters()
         self.vae = VAE(**vae)
         self.train_bound, self.val_bound = PerPicture(), PerPicture()

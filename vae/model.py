@@ -26,7 +26,7 @@ class Bound(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """The estimate of log p(x) of each picture, [B], in nats, and its standard error from the finite number of samples."""
+    """The estimate of log p(x) of each picture, [B], in nats, and its standard error from sampling."""
 
     log_marginal: Tensor
     mc_error: Tensor
@@ -99,12 +99,12 @@ class VAE(nn.Module):
         return Bound(reconstruction - kl, reconstruction, kl)
 
     def log_weights(self, x: Tensor, q_z: Distribution, eps: Tensor) -> Tensor:
-        """log w = log p(x|z) + log p(z) - log q(z|x) at z = g(eps, x): [K, B] for noise [K, B, Z]."""
+        """Log w = log p(x|z) + log p(z) - log q(z|x) at z = g(eps, x): [K, B] for noise [K, B, Z]."""
         z = reparameterize(q_z, eps)
         return self.decode(z).log_prob(x) + self.prior.log_prob(z) - q_z.log_prob(z)
 
     def evidence(self, x: Tensor, num_samples: int = 100, eps: Tensor | Iterable[Tensor] | None = None) -> Evidence:
-        """log p(x) by importance sampling from q(z|x): log of the mean of w over K samples (arXiv 1509.00519, eq. 8).
+        """Log p(x) by importance sampling from q(z|x): log of the mean of w over K samples (arXiv 1509.00519, eq. 8).
 
         A lower bound of log p(x) in expectation, which rises with K. The samples are taken a few at a time, so that
         memory does not grow with K. The error is that of the delta method, sd(w) / (sqrt(K) mean(w)).
@@ -145,7 +145,7 @@ class VAE(nn.Module):
 
 
 def reparameterize(q_z: Distribution, eps: Tensor) -> Tensor:
-    """z = g(eps, x) = mu + sigma * eps (Section 2.4): noise [K, B, Z] -> latents [K, B, Z]."""
+    """Z = g(eps, x) = mu + sigma * eps (Section 2.4): noise [K, B, Z] -> latents [K, B, Z]."""
     return q_z.mean + q_z.stddev * eps
 
 

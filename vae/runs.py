@@ -25,9 +25,11 @@ def new_run(name: str | None = None) -> Path:
     """A new folder for a run, this process's own even where several start at once.
 
     Raises:
-        RunError: a run of that name exists.
+        RunError: a run of that name exists, or it is no name.
         OSError: the folder cannot be made.
     """
+    if name and Path(name).name != name:
+        raise RunError(f"--run_name is the name of a folder in {ROOT}, not a path; got {name}")
     ROOT.mkdir(parents=True, exist_ok=True)
     for candidate in [name] if name else map("version_{}".format, count()):
         try:
@@ -95,7 +97,9 @@ def read(ckpt_path: Path) -> Any:
     try:
         return torch.load(ckpt_path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise RunError(f"There is no checkpoint {ckpt_path}: name one that exists, or train first, python3 train.py") from None
+        raise RunError(
+            f"There is no checkpoint {ckpt_path}: name one that exists, or train first, python3 train.py"
+        ) from None
     except Exception as error:  # whatever the bytes of a file that is no checkpoint make of the reader
         raise RunError(f"{ckpt_path} cannot be read as a checkpoint: it is truncated, or something else.") from error
 

@@ -12,12 +12,7 @@ from vae import runs
 from vae.cli import command, plain_speech, quiet_trainer
 
 COUNTS = ("test/num_images", "test/active_units")
-UNITS = {
-    "bits_per_dim": "bits",
-    "active_units": "of the latent variables",
-    "num_images": "pictures",
-    "num_samples": "a picture",
-}
+UNITS = {"split": "", "bits_per_dim": "bits", "active_units": "latent variables", "num_images": "", "num_samples": ""}
 
 
 def test(

@@ -109,8 +109,8 @@ class TrainCLI(LightningCLI):
         )
         parser.add_argument("--ckpt_path", type=str | None, help="Go on from this checkpoint; last: the newest run's.")
         parser.set_defaults({"data": next(iter(self.datasets))})
-        parser.link_arguments("seed_everything", "model.seed")
-        parser.link_arguments("seed_everything", "data.init_args.seed")
+        parser.link_arguments("seed_everything", "model.seed", int)  # a plain one: it goes into the checkpoint
+        parser.link_arguments("seed_everything", "data.init_args.seed", int)
         parser.link_arguments("data", "model.image_shape", lambda data: data.image_shape, apply_on="instantiate")
 
     def parse_arguments(self, parser: Parser, args: ArgsType) -> None:

@@ -9,15 +9,13 @@ from rich.table import Table
 
 from datamodules import DATASETS, DataError
 from vae import runs
-from vae.cli import command, plain_speech, quiet_trainer
-
-COUNTS = ("test/num_images", "test/active_units")
-UNITS = {"split": "", "bits_per_dim": "bits", "active_units": "latent variables", "num_images": "", "num_samples": ""}
+from vae.cli import command, plain_speech, quiet_trainer, sample_counts
+from vae.metrics import summarize
 
 
 def test(
     ckpt_path: str | None = None,
-    num_samples: PositiveInt = 100,
+    num_samples: tuple[int, ...] = (100,),
     split: Literal["test", "val"] = "test",
     data_dir: str | None = None,
     accelerator: str = "auto",
@@ -27,7 +25,6 @@ def test(
 
     Args:
         ckpt_path: The checkpoint; default: the newest run's best.ckpt.
-        num_samples: Importance samples for each picture.
         split: The pictures to test on.
         data_dir: Where the data is now, if it is not where it was.
         accelerator: What to run on: auto, cpu, gpu, ...
@@ -38,21 +35,22 @@ def test(
     data.test_split, lit.importance_samples = split, num_samples
     trainer = quiet_trainer(accelerator=accelerator, devices=devices)
     (found,) = trainer.test(lit, data, verbose=False)
-    metrics = {"split": split, "num_samples": num_samples}
-    for name, value in found.items():
-        metrics[name.removeprefix("test/")] = int(value) if name in COUNTS else value
+    metrics, rows = summarize(found, lit.vae.likelihood.measure(data.binary))
     path = runs.run_of(ckpt_path) / "test_metrics.json"
-    runs.write(path, json.dumps(metrics, indent=2).encode())
+    runs.write(path, json.dumps({"split": split, **metrics}, indent=2).encode())
 
-    table = Table("", data.name, "", title=str(ckpt_path))
-    for name, value in metrics.items():
-        table.add_row(
-            name, f"{value:.4f}" if isinstance(value, float) else str(value), UNITS.get(name, "nats per picture")
-        )
+    table = Table("", f"{data.name}, {split}", "", title=str(ckpt_path))
+    for row in rows:
+        table.add_row(*row)
     Console().print(table)
     print(f"Written to {path}")
 
 
 if __name__ == "__main__":
     with plain_speech(DataError):
-        command(test)
+        counts = {
+            "type": sample_counts,
+            "default": (100,),
+            "help": "Importance samples; 1,10,100 gives each one's bound.",
+        }
+        command(test, num_samples=counts)

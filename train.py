@@ -17,7 +17,8 @@ def main() -> None:
     print(f"Run       {cli.trainer.log_dir}")
     print(f"Trained   {cli.trainer.current_epoch} epochs, this time in {minutes} min {seconds} s")
     if best is not None:
-        print(f"Best      validation ELBO {best:.2f} nats per picture")
+        measure = cli.model.vae.likelihood.measure(cli.datamodule.binary)
+        print(f"Best      validation ELBO {best:.2f} nats per picture, of a {measure}")
     print("Next      python3 test.py")
     print("          python3 visualizations.py")
     print("          tensorboard --logdir lightning_logs")

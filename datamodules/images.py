@@ -11,6 +11,8 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+MOST_COLOURS = 1_024
+
 
 class DataError(Exception):
     """Data that is missing or not what it should be; the message says what was expected and what to do."""
@@ -81,13 +83,14 @@ class ImageDataModule(LightningDataModule):
     name: str
     image_shape: tuple[int, int, int]
     num_classes: int | None = None
+    binary = False  # whether pixels are 0 or 1 when they reach the model
 
     def __init__(self, data_dir: str | None = None, batch_size: int = 100, seed: int = 0):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size: expected a whole number of at least 1, got {batch_size}")
-        self.save_hyperparameters()
-        self.save_hyperparameters({"dataset": type(self).__name__})
+        self.save_hyperparameters(logger=False)  # the model's have names in common with them
+        self.save_hyperparameters({"dataset": type(self).__name__}, logger=False)
         self.splits: dict[str, Pictures] = {}
         self.test_split = "test"  # what test_dataloader serves
 
@@ -116,6 +119,26 @@ class ImageDataModule(LightningDataModule):
     def pictures(self, split: str, n: int) -> Tensor:
         """The first n pictures of a split, to look at: float32 [n, C, H, W] in [0, 1]."""
         return self.splits[split].images[:n] / 255
+
+    def mean_picture(self) -> Tensor:
+        """The mean of the training pictures: float32 [C, H, W] in [0, 1]."""
+        return self.splits["train"].images.double().mean(0).div(255).float()
+
+    def palette(self) -> tuple[tuple[int, ...], ...]:
+        """The colours of the training pictures, 8-bit values.
+
+        Raises:
+            DataError: there are more than MOST_COLOURS.
+        """
+        codes = sum(channel.int() << 8 * place for place, channel in enumerate(self.splits["train"].images.unbind(1)))
+        codes = torch.bincount(codes.flatten()).nonzero().squeeze(1)
+        if len(codes) > MOST_COLOURS:
+            raise DataError(
+                f"{self.name} has {len(codes):,} colours, of which a palette holds {MOST_COLOURS:,} at most."
+            )
+        return tuple(
+            tuple((code >> 8 * place) & 255 for place in range(self.image_shape[0])) for code in codes.tolist()
+        )
 
     def train_dataloader(self) -> DataLoader:
         pictures = self.splits["train"]

@@ -47,6 +47,7 @@ class MNIST(ImageDataModule):
             raise ValueError(f"unknown binarize {binarize!r}: choose one of {', '.join(BINARIZE)}")
         self.val_size = val_size
         self.binarize = binarize
+        self.binary = binarize != "none"
 
     @property
     def raw(self) -> Path:

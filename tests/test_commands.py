@@ -24,7 +24,7 @@ def test_train_test_and_draw_from_end_to_end(process, tmp_path):
     trained = process("train.py", *DIGITS, "--trainer.max_epochs", "3", "--run_name", "mine")
     assert (trained.status, trained.err) == (0, "")
     report = trained.out.splitlines()
-    best = re.fullmatch(r"Best +validation ELBO (-\d+\.\d\d) nats per picture", report[-4])
+    best = re.fullmatch(r"Best +validation ELBO (-\d+\.\d\d) nats per picture, of a cross-entropy", report[-4])
     assert "lightning_logs/mine" in report[-6]
     assert re.fullmatch(r"Trained +3 epochs, this time in 0 min \d+ s", report[-5])
     commands = [line.removeprefix("Next").strip() for line in report[-3:]]
@@ -61,9 +61,13 @@ def test_test_metrics_are_complete_and_the_same_on_a_copied_checkpoint(script, r
     assert script("test.py", "--num_samples", 20).status == 0
     metrics = json.loads((run_folder / "test_metrics.json").read_text())
     assert set(metrics) == {
-        *("split", "elbo", "reconstruction", "kl", "log_marginal", "log_marginal_stderr", "log_marginal_mc_error"),
-        *("num_samples", "bits_per_dim", "active_units", "num_images"),
+        *("split", "measure", "num_samples", "num_images", "elbo", "reconstruction", "kl", "log_marginal"),
+        *("log_marginal_stderr", "log_marginal_mc_error", "bits_per_dim", "bounds", "kl_per_dimension"),
+        *("active_units", "mse", "psnr", "ssim"),
     }
+    assert (metrics["measure"], metrics["bits_per_dim"]) == ("cross-entropy", None)
+    assert sum(metrics["kl_per_dimension"]) == pytest.approx(metrics["kl"], rel=1e-5)
+    assert metrics["bounds"] == {"20": metrics["log_marginal"]}
     assert (metrics["split"], metrics["num_samples"], metrics["num_images"]) == ("test", 20, 300)
     assert metrics["elbo"] < metrics["log_marginal"] < 0
     elsewhere = tmp_path / "elsewhere"
@@ -147,7 +151,7 @@ def test_help_names_the_options(script, name):
             "--run_name",
             "--ckpt_path",
         ],
-        "test.py": ["--num_samples", "Importance samples for each picture", "--split", "--data_dir", "--devices"],
+        "test.py": ["--num_samples", "Importance samples", "--split", "--data_dir", "--devices"],
         "visualizations.py": ["--figures", "learned_manifold", "--output_dir", "--split"],
     }
     assert [text for text in expected[name] if text not in shown.out] == []
@@ -160,7 +164,7 @@ WRONG = [
         2,
         "unknown option --data.size. --data Digits has: --data.data_dir, --data.batch_size",
     ),
-    ("train.py --model.latent_dims 3", 2, "unknown option --model.latent_dims. There are: .*--model.latent_dim, "),
+    ("train.py --model.latent_dims 3", 2, "unknown option --model.latent_dims. There is: --model.latent_dim, "),
     ("train.py --trainer.max_epoch 3", 2, "unknown option --trainer.max_epoch. There is: --trainer.max_epochs"),
     ("train.py --batch_size 3", 2, "unknown option --batch_size. There are: .*--run_name"),
     ("train.py --model.latent_dim 0", 2, "latent_dim: expected a whole number of at least 1, got 0"),
@@ -170,7 +174,11 @@ WRONG = [
         2,
         r"model.hidden_dims: expected int or tuple\[int, ...\], got \['4', 'x'\]|hidden_dims",
     ),
-    ("train.py --model.likelihood poisson", 2, "unknown likelihood 'poisson': choose one of bernoulli, gaussian"),
+    (
+        "train.py --model.likelihood poisson",
+        2,
+        "unknown likelihood 'poisson': choose one of bernoulli, categorical, continuous",
+    ),
     ("train.py --model.activation gelu", 2, "unknown activation 'gelu': choose one of relu, tanh"),
     ("train.py --model.optimizer adam", 2, "unknown optimizer 'adam': choose one of .*Adam"),
     (
@@ -203,7 +211,7 @@ WRONG = [
     ("test.py --ckpt_path nowhere.ckpt", 1, "There is no checkpoint nowhere.ckpt: name one that exists"),
     ("test.py --split train", 2, r"split: Expected a typing.Literal\['test', 'val'\]. Got value: train"),
     ("test.py --samples 5", 2, "unknown option --samples. There are: .*--num_samples"),
-    ("test.py --num_samples 0", 2, "num_samples: Not of type PositiveInt: 0 does not conform to restriction v>0"),
+    ("test.py --num_samples 0", 2, "expected a number of at least 1, or rising ones as in 1,10,100; got 0"),
     ("visualizations.py", 1, "There is no checkpoint in lightning_logs"),
     (
         "visualizations.py --figures mona_lisa",

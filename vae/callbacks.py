@@ -98,7 +98,8 @@ class HyperParameters(Callback):
     def on_train_end(self, trainer: Trainer, lit: LightningModule) -> None:
         best = best_elbo(trainer)
         if trainer.logger and best is not None:
-            hparams = {**lit.hparams, **trainer.datamodule.hparams}
+            hparams = {name: value for name, value in lit.hparams.items() if name != "palette"}
+            hparams |= {f"data.{name}": value for name, value in trainer.datamodule.hparams.items()}
             trainer.logger.log_hyperparams(hparams, {"best_val_elbo": best})
 
 

@@ -4,9 +4,11 @@ import logging
 import re
 import sys
 import warnings
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,7 +20,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from vae import runs
 from vae.callbacks import BestCheckpoint, EpochTime, HyperParameters, LastCheckpoint, Pictures, ProgressBar, RunLogger
-from vae.lit_vae import LitVAE
+from vae.lit_vae import LitVAE, PosteriorCollapse
 
 SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
@@ -112,6 +114,15 @@ class TrainCLI(LightningCLI):
         parser.link_arguments("seed_everything", "model.seed", int)  # a plain one: it goes into the checkpoint
         parser.link_arguments("seed_everything", "data.init_args.seed", int)
         parser.link_arguments("data", "model.image_shape", lambda data: data.image_shape, apply_on="instantiate")
+        parser.link_arguments("data", "model.palette", self.palette, apply_on="instantiate")
+
+    def palette(self, data: LightningDataModule) -> tuple[tuple[int, ...], ...] | None:
+        """The colours of the training pictures, for the one likelihood that asks for them."""
+        if self.config.model.likelihood != "categorical":
+            return None
+        data.prepare_data()
+        data.setup()
+        return data.palette()
 
     def parse_arguments(self, parser: Parser, args: ArgsType) -> None:
         """Parse; where a run is gone on with, once more with that run's own config.yaml as the base."""
@@ -148,6 +159,20 @@ class TrainCLI(LightningCLI):
         self.trainer.fit(self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True)
 
 
+def sample_counts(text: str | tuple[int, ...]) -> tuple[int, ...]:
+    """Numbers of samples, rising: (100,) of "100", (1, 10, 100) of "1,10,100".
+
+    Raises:
+        ArgumentTypeError: it is something else.
+    """
+    if isinstance(text, tuple):
+        return text
+    counts = tuple(int(part) if part.isdigit() else 0 for part in text.split(","))
+    if min(counts) < 1 or any(low >= high for low, high in pairwise(counts)):
+        raise ArgumentTypeError(f"expected a number of at least 1, or rising ones as in 1,10,100; got {text}")
+    return counts
+
+
 def command(function: Callable, **options) -> None:
     """Run a function as a command line, which its parameters, their types and its docstring make.
 
@@ -173,6 +198,8 @@ def plain_speech(*expected: type[Exception]) -> Iterator[None]:
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
+    warnings.filterwarnings("once", category=PosteriorCollapse)
+    warnings.formatwarning = lambda message, *where: f"warning: {message}\n"
     try:
         yield
     except (*expected, runs.RunError, MisconfigurationException, OSError) as error:

@@ -34,7 +34,7 @@ def reconstruction(vae: VAE, images: Tensor) -> Image.Image:
 def samples(vae: VAE, images: Tensor) -> Image.Image:
     """Eight by eight pictures for draws from p(z), the same draws each time. `images` are not looked at."""
     z = torch.randn(64, vae.latent_dim, generator=torch.Generator().manual_seed(0))
-    pictures = vae.decode(z.to(vae.origin.device)).mean
+    pictures = vae.picture(z.to(vae.origin.device))
     return to_pil_image(make_grid(enlarge(pictures, 72), nrow=8, padding=2, pad_value=1.0))
 
 
@@ -52,7 +52,7 @@ def learned_manifold(vae: VAE, images: Tensor) -> Image.Image:
     size = 20
     quantiles = torch.special.ndtri((torch.arange(size) + 0.5) / size)
     z = torch.stack(torch.meshgrid(quantiles, quantiles.flip(0), indexing="xy"), dim=-1)  # row, column, Z
-    pictures = vae.decode(z.flatten(0, 1).to(vae.origin.device)).mean
+    pictures = vae.picture(z.flatten(0, 1).to(vae.origin.device))
     return to_pil_image(make_grid(enlarge(pictures, 48), nrow=size, padding=2, pad_value=1.0))
 
 

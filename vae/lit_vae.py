@@ -1,5 +1,6 @@
 """The training system around the model: hyper-parameters, steps, optimiser, and what is logged. No formula."""
 
+import warnings
 from collections.abc import Iterator
 from inspect import signature
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
+from torchmetrics import Metric, MetricCollection
 
-from vae.metrics import ActiveUnits, EvidencePerPicture, PerPicture
+from vae.distributions import MeanLikelihood
+from vae.metrics import ActiveUnits, EvidencePerPicture, PerPicture, quality
 from vae.model import VAE, pieces
 from vae.registry import Registry
 
@@ -25,17 +28,34 @@ OPTIMIZERS = Registry(
     },
 )
 LR_SCHEDULES = Registry("lr_schedule", {"constant": None, "cosine": torch.optim.lr_scheduler.CosineAnnealingLR})
+OBJECTIVES = Registry("objective", {name: name for name in ("elbo", "iwae", "dreg")})
+COLLAPSE = (
+    "no latent variable is active: the posterior has collapsed to the prior, and the decoder ignores z. "
+    "Try --model.beta_warmup_epochs 10, a smaller --model.beta, or more epochs."
+)
+
+
+class PosteriorCollapse(UserWarning):
+    """The posterior is the same for all pictures."""
 
 
 class LitVAE(LightningModule):
     """A VAE and how it is trained.
 
     Args:
-        num_samples: L of equation 10, the samples of z for each picture, in training and validation.
+        objective: what training raises: elbo, iwae (the importance-weighted bound), or dreg (the same with the doubly
+            reparameterised gradient). Validation always reports the plain ELBO.
+        num_samples: the samples of z for each picture: L of equation 10, or K of the importance-weighted bound.
+        analytic_kl: whether elbo takes the KL in closed form (Appendix B) or by sampling (estimator A, equation 6).
+        beta: weight of the KL in what elbo trains; never in what is reported.
+        beta_warmup_epochs: epochs over which that weight rises from 0, in a line.
         optimizer: any optimiser of torch.optim, by name.
         learning_rate: its step size.
         weight_decay: its weight decay.
+        weight_prior: the paper's Gaussian prior N(0, I) on all weights: a further weight decay of 1 / N for N training
+            pictures, right for optimisers to which decay is a gradient (Adam, Adagrad, SGD; not AdamW).
         lr_schedule: constant, or cosine (down to zero at the last step).
+        init_output_bias: whether the decoder starts at the mean of the training pictures.
         seed: of the noise in training, which is a function of (seed, epoch, batch, rank).
         vae: the arguments of `VAE`.
 
@@ -45,11 +65,17 @@ class LitVAE(LightningModule):
 
     def __init__(
         self,
+        objective: str = "elbo",
         num_samples: int = 1,
+        analytic_kl: bool = True,
+        beta: float = 1.0,
+        beta_warmup_epochs: float = 0.0,
         optimizer: str = "Adam",
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
+        weight_prior: bool = False,
         lr_schedule: str = "constant",
+        init_output_bias: bool = False,
         seed: int = 0,
         **vae: Any,
     ):
@@ -58,36 +84,67 @@ class LitVAE(LightningModule):
             raise ValueError(f"num_samples: expected a whole number of at least 1, got {num_samples}")
         if not learning_rate > 0:
             raise ValueError(f"learning_rate: expected a number above 0, got {learning_rate}")
-        if not weight_decay >= 0:
-            raise ValueError(f"weight_decay: expected 0 or more, got {weight_decay}")
+        for name, value in (("weight_decay", weight_decay), ("beta", beta), ("beta_warmup_epochs", beta_warmup_epochs)):
+            if not value >= 0:
+                raise ValueError(f"{name}: expected 0 or more, got {value}")
+        if OBJECTIVES[objective] != "elbo" and (beta != 1 or beta_warmup_epochs or not analytic_kl):
+            raise ValueError(
+                f"beta, beta_warmup_epochs and analytic_kl belong to the objective elbo, not to {objective}"
+            )
         self.optimizer, self.lr_schedule = OPTIMIZERS[optimizer], LR_SCHEDULES[lr_schedule]
-        if weight_decay and "weight_decay" not in signature(self.optimizer).parameters:
-            raise ValueError(f"weight_decay: {optimizer} has none; choose another optimizer, such as AdamW")
+        if (weight_decay or weight_prior) and "weight_decay" not in signature(self.optimizer).parameters:
+            raise ValueError(f"weight_decay: {optimizer} has none; choose another optimizer, such as Adam")
         self.save_hyperparameters()
         self.vae = VAE(**vae)
+        if init_output_bias and not isinstance(self.vae.likelihood, MeanLikelihood):
+            raise ValueError("init_output_bias: this likelihood has no mean that the bias could start at")
         self.train_bound, self.val_bound = PerPicture(), PerPicture()
         self.test_bound = EvidencePerPicture(self.vae.image_shape)
-        self.active_units = ActiveUnits()
-        self.importance_samples = 100  # of each picture, in the test
+        self.active_units, self.kl_per_dimension = ActiveUnits(), PerPicture()
+        self.quality = quality(self.vae.image_shape)
+        self.importance_samples: tuple[int, ...] = (100,)  # of each picture, in the test
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.hparams.init_output_bias:
+            self.vae.likelihood.start_at(self.trainer.datamodule.mean_picture())
+
+    @property
+    def beta(self) -> float:
+        """The weight of the KL at the step at hand."""
+        if not self.hparams.beta_warmup_epochs:
+            return self.hparams.beta
+        epochs = self.current_epoch + max(0, self.trainer.fit_loop.batch_idx) / self.trainer.num_training_batches
+        return self.hparams.beta * min(1.0, epochs / self.hparams.beta_warmup_epochs)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         key = hash((self.hparams.seed, self.current_epoch, batch_idx, self.global_rank))
         generator = torch.Generator(self.device).manual_seed(key)
         shape = (self.hparams.num_samples, len(batch.images), self.vae.latent_dim)
         eps = torch.randn(shape, generator=generator, device=self.device)
-        bound = self.vae.elbo(batch.images, eps=eps)
-        self.train_bound.update(bound._asdict())
-        return -bound.elbo.mean()
+        if self.hparams.objective == "elbo":
+            bound = self.vae.elbo(batch.images, eps=eps, analytic_kl=self.hparams.analytic_kl)
+            objective = bound.weighted(self.beta)
+            self.train_bound.update(bound._asdict())
+        else:
+            doubly = self.hparams.objective == "dreg"
+            objective = self.vae.importance_bound(batch.images, eps=eps, doubly_reparameterized=doubly)
+            self.train_bound.update({"importance_bound": objective})
+        return -objective.mean()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self.val_bound.update(self.evaluate_bound(batch))
+        self.active_units.update(self.vae.encode(batch.images).mean)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        bound = self.evaluate_bound(batch)
-        noise = self.evaluation_noise(batch.index, self.importance_samples)
-        evidence = self.vae.evidence(batch.images, eps=noise)
-        self.test_bound.update(bound | evidence._asdict())
+        noise = self.evaluation_noise(batch.index, self.importance_samples[-1])
+        evidence = self.vae.evidence(batch.images, self.importance_samples, eps=noise)
+        bounds = {f"bound_{k}": bound for k, bound in zip(self.importance_samples, evidence.bounds, strict=True)}
+        values = {"log_marginal": evidence.log_marginal, "mc_error": evidence.mc_error}
+        self.test_bound.update(self.evaluate_bound(batch) | bounds | values)
         self.active_units.update(self.vae.encode(batch.images).mean)
+        kl = self.vae.kl_per_dimension(batch.images)
+        self.kl_per_dimension.update({f"kl_{place}": column for place, column in enumerate(kl.unbind(-1))})
+        self.quality.update(self.vae.reconstruct(batch.images), batch.images)
 
     def evaluate_bound(self, batch: Any) -> dict[str, Tensor]:
         """The terms of the bound for each picture, [B]: the same for the same picture, whenever it is asked for."""
@@ -108,27 +165,35 @@ class LitVAE(LightningModule):
             yield torch.stack(noise, dim=1).to(self.device)
 
     def on_train_epoch_end(self) -> None:
-        self.log_means("train")
+        self.log_all("train", self.train_bound)
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"])
+        self.log("beta", self.beta)
 
     def on_validation_epoch_end(self) -> None:
-        self.log_means("val")
+        self.log_all("val", self.val_bound)
+        self.log_all("val", self.active_units)
+
+    def on_train_end(self) -> None:
+        if self.trainer.callback_metrics.get("val/active_units") == 0:
+            warnings.warn(COLLAPSE, PosteriorCollapse, stacklevel=1)
 
     def on_test_epoch_end(self) -> None:
-        self.log_means("test")
-        self.log("test/active_units", float(self.active_units.compute()))
-        self.active_units.reset()
+        for metric in (self.test_bound, self.active_units, self.kl_per_dimension, self.quality):
+            self.log_all("test", metric)
 
-    def log_means(self, stage: str) -> None:
-        bound = getattr(self, f"{stage}_bound")
-        for name, value in bound.compute().items():
-            self.log(f"{stage}/{name}", value, prog_bar=f"{stage}/{name}" == "val/elbo")
-        bound.reset()
+    def log_all(self, stage: str, metric: Metric | MetricCollection) -> None:
+        """Log what a metric has found over the whole split, and begin anew."""
+        for name, value in metric.compute().items():
+            self.log(f"{stage}/{name}", float(value), prog_bar=f"{stage}/{name}" == "val/elbo")
+        metric.reset()
 
     def configure_optimizers(self) -> Any:
         options = {"lr": self.hparams.learning_rate}
-        if self.hparams.weight_decay:
-            options["weight_decay"] = self.hparams.weight_decay
+        decay = self.hparams.weight_decay
+        if self.hparams.weight_prior:
+            decay += 1 / len(self.trainer.datamodule.splits["train"])
+        if decay:
+            options["weight_decay"] = decay
         if "fused" in signature(self.optimizer).parameters:
             options["fused"] = True  # one kernel for all parameters: a sixth of a step's time on a CPU
         optimizer = self.optimizer(self.parameters(), **options)

@@ -9,7 +9,8 @@ from math import log, prod, sqrt
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import MeanSquaredError, Metric, MetricCollection
+from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 from torchmetrics.utilities import dim_zero_cat
 
 
@@ -78,6 +79,50 @@ class ActiveUnits(Metric):
     def update(self, means: Tensor) -> None:
         self.means.append(means.detach())
 
-    def compute(self) -> int:
+    def compute(self) -> dict[str, int]:
         variance = dim_zero_cat(self.means).cpu().double().var(dim=0, correction=0)
-        return int((variance > self.threshold).sum())
+        return {"active_units": int((variance > self.threshold).sum())}
+
+
+def quality(image_shape: tuple[int, int, int]) -> MetricCollection:
+    """How near reconstructions come: mean squared error, PSNR in dB, and SSIM where its 7 x 7 window fits."""
+    metrics = {"mse": MeanSquaredError(), "psnr": PeakSignalNoiseRatio(data_range=1.0)}
+    if min(image_shape[1:]) >= 7:
+        metrics["ssim"] = StructuralSimilarityIndexMeasure(gaussian_kernel=False, kernel_size=7, data_range=1.0)
+    return MetricCollection(metrics)
+
+
+UNITS = {
+    "active_units": "latent variables",
+    "bits_per_dim": "bits per dimension",
+    "mse": "",
+    "psnr": "dB",
+    "ssim": "",
+    "num_samples": "per picture",
+    "num_images": "",
+}
+
+
+def summarize(found: Mapping[str, float], measure: str) -> tuple[dict, list[tuple[str, str, str]]]:
+    """What a test has found, as it is written, and as rows of a table: name, value, unit.
+
+    Args:
+        found: the logged values, "test/NAME".
+        measure: what the likelihood's numbers are; only a log-likelihood has bits.
+    """
+    values = {name.removeprefix("test/"): value for name, value in found.items()}
+    bounds = {name.removeprefix("bound_"): values.pop(name) for name in [*values] if name.startswith("bound_")}
+    kl = [values.pop(name) for name in [*values] if name.startswith("kl_")]
+    if measure != "log-likelihood":
+        values["bits_per_dim"] = None
+    metrics = {"measure": measure, "num_samples": int([*bounds][-1]), **values, "bounds": bounds}
+    metrics |= {"kl_per_dimension": kl} | {name: int(values[name]) for name in ("active_units", "num_images")}
+    rows = [("measure", measure, "")]
+    for name, value in metrics.items():
+        if isinstance(value, float | int):
+            text = f"{value:.4f}" if isinstance(value, float) else str(value)
+            rows.append((name, text, UNITS.get(name, "nats per picture")))
+    if len(bounds) > 1:
+        rows += [(f"bound with {k}", f"{value:.4f}", "nats per picture") for k, value in bounds.items()]
+    rows.append(("kl_per_dimension", " ".join(f"{value:.2f}" for value in sorted(kl, reverse=True)), "nats, sorted"))
+    return metrics, rows

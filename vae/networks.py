@@ -1,9 +1,14 @@
-"""Trunks: plain functions from tensor to tensor, which know nothing of distributions or losses."""
+"""Trunks: plain functions from tensor to tensor, which know nothing of distributions or losses.
+
+An encoder maps pictures [B, C, H, W] to features [B, F]. A decoder maps latents [..., Z] to features, and its `pixels`
+makes the layer that turns these features into so many numbers at each position, [..., N, H, W].
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import prod
 
-from torch import nn
+from torch import Tensor, nn
 
 from vae.registry import Registry
 
@@ -27,4 +32,96 @@ class MLP(nn.Sequential):
         self.out_features = hidden_dims[-1]
 
 
-NETWORKS = Registry("network", {"mlp": MLP})
+class MLPEncoder(nn.Sequential):
+    """The paper's encoder: the picture as one vector, through fully connected layers."""
+
+    def __init__(self, image_shape: Sequence[int], hidden_dims: Sequence[int], activation: str):
+        super().__init__(nn.Flatten(), MLP(prod(image_shape), hidden_dims, activation))
+        self.out_features = hidden_dims[-1]
+
+
+class MLPDecoder(MLP):
+    """The paper's decoder: fully connected layers; the last one, `pixels`, has a unit for every number."""
+
+    def __init__(self, latent_dim: int, image_shape: Sequence[int], hidden_dims: Sequence[int], activation: str):
+        super().__init__(latent_dim, hidden_dims, activation)
+        self.size = tuple(image_shape[1:])
+
+    def pixels(self, numbers: int) -> nn.Module:
+        return nn.Sequential(
+            nn.Linear(self.out_features, numbers * prod(self.size)), nn.Unflatten(-1, (numbers, *self.size))
+        )
+
+
+def halved(size: Sequence[int], times: int) -> list[tuple[int, int]]:
+    """Height and width before and after each of so many convolutions of stride 2, which round up."""
+    sizes = [tuple(size)]
+    for _ in range(times):
+        sizes.append(tuple(-(-n // 2) for n in sizes[-1]))
+    return sizes
+
+
+class ConvEncoder(nn.Sequential):
+    """Convolutions 3 x 3 of stride 2, then fully connected layers.
+
+    Args:
+        channels: of each convolution, first to last.
+    """
+
+    def __init__(
+        self, image_shape: Sequence[int], hidden_dims: Sequence[int], activation: str, channels: Sequence[int]
+    ):
+        layers = []
+        for fan_in, fan_out in pairwise((image_shape[0], *channels)):
+            layers += [nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1), ACTIVATIONS[activation]()]
+        features = channels[-1] * prod(halved(image_shape[1:], len(channels))[-1])
+        super().__init__(*layers, nn.Flatten(), MLP(features, hidden_dims, activation))
+        self.out_features = hidden_dims[-1]
+
+
+class ConvDecoder(nn.Module):
+    """The encoder's mirror: fully connected layers, then transposed convolutions back through the very same sizes.
+
+    Where the encoder rounded up, `output_padding` says whether to an even or to an odd size, so that nothing is ever
+    cropped. The features come with the channels last, [..., H, W, F].
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        image_shape: Sequence[int],
+        hidden_dims: Sequence[int],
+        activation: str,
+        channels: Sequence[int],
+    ):
+        super().__init__()
+        *sizes, smallest = halved(image_shape[1:], len(channels))
+        widths = (*channels[::-1], channels[0])
+        self.mlp = MLP(latent_dim, (*hidden_dims, widths[0] * prod(smallest)), activation)
+        layers = [nn.Unflatten(1, (widths[0], *smallest))]
+        for (fan_in, fan_out), size in zip(pairwise(widths), reversed(sizes), strict=True):
+            even = [(n + 1) % 2 for n in size]
+            layers += [
+                nn.ConvTranspose2d(fan_in, fan_out, 3, stride=2, padding=1, output_padding=even),
+                ACTIVATIONS[activation](),
+            ]
+        self.convolutions = nn.Sequential(*layers)
+        self.out_features = widths[-1]
+
+    def forward(self, z: Tensor) -> Tensor:
+        features = self.mlp(z)
+        maps = self.convolutions(features.flatten(0, -2)).movedim(1, -1)  # [n, H, W, F]
+        return maps.unflatten(0, features.shape[:-1])
+
+    def pixels(self, numbers: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(self.out_features, numbers), ChannelsFirst())
+
+
+class ChannelsFirst(nn.Module):
+    """[..., H, W, N] -> [..., N, H, W]."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.movedim(-1, -3)
+
+
+NETWORKS = Registry("network", {"mlp": (MLPEncoder, MLPDecoder), "conv": (ConvEncoder, ConvDecoder)})

@@ -36,13 +36,12 @@ def test(
     trainer = quiet_trainer(accelerator=accelerator, devices=devices)
     (found,) = trainer.test(lit, data, verbose=False)
     metrics, rows = summarize(found, lit.vae.likelihood.measure(data.binary))
-    path = runs.run_of(ckpt_path) / "test_metrics.json"
-    runs.write(path, json.dumps({"split": split, **metrics}, indent=2).encode())
-
     table = Table("", f"{data.name}, {split}", "", title=str(ckpt_path))
     for row in rows:
         table.add_row(*row)
     Console().print(table)
+    path = runs.run_of(ckpt_path) / "test_metrics.json"
+    runs.write(path, json.dumps({"split": split, **metrics}, indent=2).encode())
     print(f"Written to {path}")
 
 

@@ -36,7 +36,7 @@ def visualize(
     vae = lit.vae.to(quiet_trainer(accelerator=accelerator, devices=1).strategy.root_device)
     images = data.pictures(split, 40).to(vae.origin.device)
     print(f"Drawing from {ckpt_path}")
-    drawn = 0
+    drawn = []
     for name, figure in chosen.items():
         try:
             image = figure(vae, images)
@@ -48,7 +48,7 @@ def visualize(
         path = Path(output_dir) / f"{data.name}_{name}_latent_variables={vae.latent_dim}.png"
         runs.write(path, content.getvalue())
         print(path)
-        drawn += 1
+        drawn.append(path)
     if not drawn:
         sys.exit("error: none of the figures applies to this model")
 

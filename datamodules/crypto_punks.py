@@ -6,7 +6,7 @@ The artwork is its owners'; it is fetched and verified here, never shipped.
 from http.client import HTTPException
 from pathlib import Path
 
-from PIL import Image, ImageColor, UnidentifiedImageError
+from PIL import Image, ImageColor
 from torch.hub import download_url_to_file
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -47,18 +47,25 @@ class CryptoPunks(ImageDataModule):
         path = self.data_dir / self.file_name
         if not path.is_file():
             self.download(path)
-        rows, columns = self.grid
-        expected = (columns * self.image_shape[2], rows * self.image_shape[1])
+        try:
+            verify(path, self.sha256, REMEDY)
+        except DataError:
+            self.check_size(path)
+            raise
+
+    def check_size(self, path: Path) -> None:
+        """Say it where a sheet that is not the published one has not even its size."""
+        (rows, columns), (_, height, width) = self.grid, self.image_shape
+        expected = (columns * width, rows * height)
         try:
             with Image.open(path) as sheet:
                 size = sheet.size
-        except (UnidentifiedImageError, OSError):
-            size = expected  # no picture: the checksum tells
+        except Exception:  # no picture at all: the checksum has told
+            return
         if size != expected:
             raise DataError(
                 f"{path} is {size[0]} x {size[1]} pixels; the sheet is {expected[0]} x {expected[1]}.\n{REMEDY}"
             )
-        verify(path, self.sha256, REMEDY)
 
     def download(self, path: Path) -> None:
         """Fetch the sheet under a temporary name, and move it to its place once its checksum is right."""

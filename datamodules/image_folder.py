@@ -1,6 +1,7 @@
 """ImageFolder: a folder of the user's own pictures."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import torch
@@ -45,7 +46,7 @@ class ImageFolder(ImageDataModule):
         paths = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
         if len(paths) < 3:
             raise DataError(f"{self.data_dir} holds {len(paths)} pictures: a split into three needs at least 3.")
-        paths.sort(key=lambda path: hashlib.sha256(path.as_posix().encode()).digest())
+        paths.sort(key=lambda path: hashlib.sha256(os.fsencode(path.as_posix())).digest())
         images = torch.stack(
             [self.read(self.data_dir / path) for path in track(paths, "Reading pictures", transient=True)]
         )
@@ -60,9 +61,12 @@ class ImageFolder(ImageDataModule):
         channels, height, width = self.image_shape
         try:
             with Image.open(path) as picture:
+                mode = picture.mode
                 picture = ImageOps.exif_transpose(picture).convert("RGBA")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except Exception as error:  # each format's reader has errors of its own
             raise DataError(f"{path} cannot be read as a picture: mend it, or move it out of the folder.") from error
+        if mode.startswith(("I", "F")):
+            raise DataError(f"{path} has pixels of 16 bits or more: save it with 8 bits.")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert(MODES[channels])
         return pil_to_tensor(ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS))
 

@@ -117,8 +117,12 @@ class ImageDataModule(LightningDataModule):
         return batch._replace(images=batch.images / 255)
 
     def pictures(self, split: str, n: int) -> Tensor:
-        """The first n pictures of a split, to look at: float32 [n, C, H, W] in [0, 1]."""
-        return self.splits[split].images[:n] / 255
+        """The first n pictures of a split, to look at: float32 [n, C, H, W] in [0, 1].
+
+        Raises:
+            DataError: the split is empty.
+        """
+        return self._some(split).images[:n] / 255
 
     def mean_picture(self) -> Tensor:
         """The mean of the training pictures: float32 [C, H, W] in [0, 1]."""
@@ -142,23 +146,30 @@ class ImageDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         pictures = self.splits["train"]
-        return _loader(pictures, ShuffledBatches(len(pictures), self.hparams.batch_size, self.hparams.seed))
+        return self._loader(pictures, ShuffledBatches(len(pictures), self.hparams.batch_size, self.hparams.seed))
 
     def val_dataloader(self) -> DataLoader:
         return self._in_order("val")
 
     def test_dataloader(self) -> DataLoader:
+        self._some(self.test_split)
         return self._in_order(self.test_split)
+
+    def _some(self, split: str) -> Pictures:
+        if not len(self.splits[split]):
+            raise DataError(f"{self.name} has no {split} pictures, as it was split for this model.")
+        return self.splits[split]
 
     def _in_order(self, split: str) -> DataLoader:
         pictures = self.splits[split]
         batches = torch.arange(len(pictures)).split(self.hparams.batch_size) if len(pictures) else ()
-        return _loader(pictures, batches)
+        return self._loader(pictures, batches)
 
-
-def _loader(pictures: Pictures, batches) -> DataLoader:
-    # Without a generator of its own a DataLoader draws from the global one at the start of each epoch.
-    return DataLoader(pictures, batch_sampler=batches, collate_fn=_as_is, generator=torch.Generator())
+    def _loader(self, pictures: Pictures, batches) -> DataLoader:
+        if self.trainer and self.trainer.world_size > 1:
+            raise DataError("Pictures are not yet shared out among several devices: use one.")
+        # Without a generator of its own a DataLoader draws from the global one at the start of each epoch.
+        return DataLoader(pictures, batch_sampler=batches, collate_fn=_as_is, generator=torch.Generator())
 
 
 def _as_is(batch: Batch) -> Batch:

@@ -81,7 +81,16 @@ def test_test_metrics_are_complete_and_the_same_on_a_copied_checkpoint(script, r
 def test_options_reach_model_trainer_and_data(script, tmp_path):
     options = ["--model.latent_dim", 3, "--model.hidden_dims", "[16,8]", "--model.activation", "tanh"]
     options += ["--model.likelihood", "gaussian", "--model.optimizer", "Adagrad", "--model.learning_rate", 0.02]
-    options += ["--data.batch_size", 50, "--seed_everything", 7, "--trainer.max_epochs", 1]
+    options += [
+        "--trainer.precision",
+        "64-true",
+        "--data.batch_size",
+        50,
+        "--seed_everything",
+        7,
+        "--trainer.max_epochs",
+        1,
+    ]
     assert script("train.py", "--data", "Digits", *options).status == 0
     checkpoint = torch.load("lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)
     model, data = checkpoint["hyper_parameters"], checkpoint["datamodule_hyper_parameters"]
@@ -91,12 +100,15 @@ def test_options_reach_model_trainer_and_data(script, tmp_path):
     assert checkpoint["global_step"] == 24
 
 
-def test_a_configuration_file_repeats_a_run(script, tmp_path, run_folder):
+def test_a_configuration_file_repeats_a_run(script, tmp_path):
+    script("train.py", *DIGITS, "--trainer.max_epochs", 2, "--run_name", "mine")
+    run_folder = tmp_path / "lightning_logs" / "mine"
     config = yaml.safe_load((run_folder / "config.yaml").read_text())
     assert config["model"]["hidden_dims"] == 32
     assert script("train.py", "--config", run_folder / "config.yaml").status == 0
     weights = [
-        torch.load(f"lightning_logs/version_{n}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for n in (0, 1)
+        torch.load(f"lightning_logs/{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for name in ("mine", "version_0")
     ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
@@ -139,6 +151,29 @@ def test_nothing_drawn_is_an_error(script):
     assert "error: none of the figures applies to this model" in drawn.err
 
 
+def test_exact_punks_from_end_to_end(script, tiny_punks, tmp_path):
+    """A categorical likelihood, whose palette the data module tells."""
+    options = ["--model.likelihood", "categorical", "--model.network", "conv", "--model.channels", "[4,8]"]
+    assert script("train.py", "--data", "CryptoPunks", *options, "--trainer.max_epochs", 1).status == 0
+    tested = script("test.py", "--num_samples", "1,10")
+    assert tested.status == 0
+    assert "log-likelihood" in tested.out
+    metrics = json.loads((tmp_path / "lightning_logs" / "version_0" / "test_metrics.json").read_text())
+    assert metrics["bits_per_dim"] == pytest.approx(-metrics["bounds"]["10"] / 1728 / 0.6931472, rel=1e-5)
+    assert metrics["bounds"]["1"] < metrics["bounds"]["10"] == metrics["log_marginal"]
+    assert script("visualizations.py").status == 0
+    with Image.open("visualization_imgs/punks_samples_latent_variables=2.png") as image:
+        shown = {colour for _, colour in image.getcolors()} - {(255, 255, 255)}
+    assert shown <= {(10 * i, i, 0) for i in range(12)} | {(0x63, 0x85, 0x96), (0x31, 0x42, 0x4B)}
+
+
+@pytest.mark.parametrize("objective", ["iwae", "dreg"])
+def test_the_importance_weighted_bound_from_end_to_end(script, objective):
+    options = ["--model.objective", objective, "--model.num_samples", 5, "--trainer.max_epochs", 2]
+    assert script("train.py", *DIGITS, *options).status == 0
+    assert script("test.py", "--split", "val").status == 0
+
+
 @pytest.mark.parametrize("name", ["train.py", "test.py", "visualizations.py"])
 def test_help_names_the_options(script, name):
     shown = script(name, "--help")
@@ -164,9 +199,18 @@ WRONG = [
         2,
         "unknown option --data.size. --data Digits has: --data.data_dir, --data.batch_size",
     ),
-    ("train.py --model.latent_dims 3", 2, "unknown option --model.latent_dims. There is: --model.latent_dim, "),
-    ("train.py --trainer.max_epoch 3", 2, "unknown option --trainer.max_epoch. There is: --trainer.max_epochs"),
-    ("train.py --batch_size 3", 2, "unknown option --batch_size. There are: .*--run_name"),
+    (
+        "train.py --model.latent_dims 3",
+        2,
+        "(?s)unknown option --model.latent_dims\nNearest: --model.latent_dim, .*There are: .*--model.likelihood",
+    ),
+    ("train.py --trainer.max_epoch 3", 2, "unknown option --trainer.max_epoch\nNearest: --trainer.max_epochs"),
+    ("train.py --batch_size 3", 2, "unknown option --batch_size\nThere are: .*--run_name"),
+    ("train.py --latent_dim 3", 2, "unknown option --latent_dim\nNearest: --model.latent_dim"),
+    ("train.py --data ImageDataModule", 2, "unknown data set 'ImageDataModule': choose one of MNIST"),
+    ("train.py --data Digits --trainer.logger false", 2, "trainer.logger: a run always writes into its folder"),
+    ("train.py --model.latent_dim 1000000000000", 2, "error: "),
+    ("train.py --ckpt_path last --run_name /nowhere", 1, "--run_name is the name of a folder in lightning_logs"),
     ("train.py --model.latent_dim 0", 2, "latent_dim: expected a whole number of at least 1, got 0"),
     ("train.py --model.latent_dim two", 2, "model.latent_dim: Expected a int. Got value: two"),
     (
@@ -210,7 +254,7 @@ WRONG = [
     ("test.py", 1, "(?s)There is no checkpoint in lightning_logs.*Train a model first, python3 train.py"),
     ("test.py --ckpt_path nowhere.ckpt", 1, "There is no checkpoint nowhere.ckpt: name one that exists"),
     ("test.py --split train", 2, r"split: Expected a typing.Literal\['test', 'val'\]. Got value: train"),
-    ("test.py --samples 5", 2, "unknown option --samples. There are: .*--num_samples"),
+    ("test.py --samples 5", 2, "unknown option --samples\nNearest: --num_samples"),
     ("test.py --num_samples 0", 2, "expected a number of at least 1, or rising ones as in 1,10,100; got 0"),
     ("visualizations.py", 1, "There is no checkpoint in lightning_logs"),
     (
@@ -227,7 +271,7 @@ def test_a_wrong_input_gets_one_clear_message(script, tmp_path, command, status,
     assert outcome.status == status
     assert re.search(message, outcome.err), outcome.err
     assert outcome.err.startswith("error: ")
-    assert len(outcome.err.splitlines()) <= 4
+    assert len(outcome.err.splitlines()) <= 5
     assert outcome.out == ""
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
@@ -257,6 +301,69 @@ def test_resuming_from_a_truncated_checkpoint(script, run_folder):
     assert outcome.status == 1
     assert "last.ckpt cannot be read as a checkpoint" in outcome.err
     assert last.stat().st_size == 5000
+
+
+def test_a_refused_resume_changes_nothing(script, run_folder):
+    before = {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()}
+    for option, value, begun in (
+        ("--model.latent_dim", 5, 2),
+        ("--model.learning_rate", 0.5, 0.001),
+        ("--data.batch_size", 9, 100),
+    ):
+        outcome = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 3, option, value)
+        assert outcome.status == 1
+        assert outcome.err.startswith(f"error: {option} is {value}, but the run began with {begun}.\n")
+    for content in (torch.zeros(3), [1], None, {}, {"state_dict": {}}):
+        torch.save(content, run_folder / "checkpoints" / "last.ckpt")
+        outcome = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 3)
+        assert outcome.status == 1
+        assert "is not a checkpoint that this project's train.py wrote" in outcome.err
+    (run_folder / "checkpoints" / "last.ckpt").write_bytes(before[run_folder / "checkpoints" / "last.ckpt"])
+    assert {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_cosine_schedule_ends_with_its_run(script):
+    script("train.py", *DIGITS, "--trainer.max_epochs", 1, "--model.lr_schedule", "cosine")
+    outcome = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 2)
+    assert outcome.status == 1
+    assert "A cosine schedule ends with its run, here after 1 epochs; it cannot go on to 2." in outcome.err
+
+
+def test_a_moved_run_keeps_its_best_epoch(script, tmp_path, run_folder):
+    """An epoch that is worse than the best so far, after the folder was renamed."""
+    moved = run_folder.rename(run_folder.with_name("moved"))
+    best = (moved / "checkpoints" / "best.ckpt").read_bytes()
+    last = torch.load(moved / "checkpoints" / "last.ckpt", weights_only=True)
+    last["state_dict"]["vae.likelihood.logits.0.bias"] += 5
+    torch.save(last, moved / "checkpoints" / "last.ckpt")
+    outcome = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 3)
+    assert outcome.status == 0
+    assert (moved / "checkpoints" / "best.ckpt").read_bytes() == best
+    assert torch.load(moved / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2
+
+
+def test_only_best_and_last_are_looked_for(script, run_folder):
+    other = run_folder.with_name("version_1") / "checkpoints"
+    other.mkdir(parents=True)
+    shutil.copy(run_folder / "checkpoints" / "best.ckpt", other / "epoch=4-step=190.ckpt")
+    outcome = script("visualizations.py", "--figures", "samples")
+    assert outcome.status == 0
+    assert "version_0" in outcome.out
+
+
+def test_a_split_without_pictures(script, tiny_mnist):
+    script("train.py", "--data", "MNIST", "--data.val_size", 0, "--trainer.max_epochs", 1)
+    for name in ("test.py", "visualizations.py"):
+        outcome = script(name, "--split", "val")
+        assert outcome.status == 1
+        assert outcome.err == "error: MNIST has no val pictures, as it was split for this model.\n"
+
+
+@pytest.mark.parametrize("name", ["test.py", "visualizations.py"])
+def test_an_accelerator_that_is_not_there(script, run_folder, name):
+    outcome = script(name, "--accelerator", "abacus")
+    assert outcome.status == 1
+    assert outcome.err.startswith("error: --accelerator abacus: ")
 
 
 def test_a_run_name_that_is_taken(script, run_folder):

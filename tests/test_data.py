@@ -247,6 +247,29 @@ def test_image_folder_with_a_truncated_picture(album):
         ready(ImageFolder(data_dir=str(album)))
 
 
+def test_pixels_of_16_bits_are_refused(album):
+    Image.new("I;16", (20, 12), 40_000).save(album / "cats" / "deep.png")
+    with pytest.raises(DataError, match=r"deep\.png has pixels of 16 bits or more: save it with 8 bits"):
+        ready(ImageFolder(data_dir=str(album)))
+
+
+def test_the_palette_is_that_of_the_training_pictures(tiny_punks):
+    palette = ready(CryptoPunks("black")).palette()
+    assert sorted(palette) == sorted({(0, 0, 0)} | {(10 * i, i, 0) for i in range(12)})
+
+
+def test_a_palette_of_too_many_colours(tmp_path):
+    for i in range(10):
+        Image.merge("RGB", [Image.effect_noise((40, 40), 99) for _ in "RGB"]).save(f"{i}.png")
+    with pytest.raises(DataError, match=r"colours, of which a palette holds 1,024 at most"):
+        ready(ImageFolder(size=(40, 40), data_dir=str(tmp_path))).palette()
+
+
+def test_the_mean_picture_is_that_of_the_training_pictures(tiny_mnist):
+    data = ready(MNIST(val_size=20, binarize="none"))
+    torch.testing.assert_close(data.mean_picture(), (data.splits["train"].images / 255).mean(0))
+
+
 def test_an_empty_or_missing_image_folder(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty holds 0 pictures: a split into three needs at least 3"):

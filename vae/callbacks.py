@@ -49,6 +49,16 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
+    def load_state_dict(self, state: dict) -> None:
+        """Go on with the best so far, also where the run's folder has moved."""
+        here = f"{self.dirpath}/best.ckpt"
+        paths = {
+            "best_model_path": here,
+            "kth_best_model_path": here,
+            "best_k_models": {here: state["best_model_score"]},
+        }
+        super().load_state_dict(state | {"dirpath": self.dirpath} | (paths if state["best_model_path"] else {}))
+
 
 class LastCheckpoint(ModelCheckpoint):
     """`last.ckpt`: the last epoch. `save_last` would keep the best one under that name."""
@@ -83,7 +93,7 @@ class Pictures(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
         epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs
-        if not trainer.logger or (epoch % max(1, -(-epochs // IMAGES_PER_TAG)) and epoch != epochs):
+        if epoch % max(1, -(-epochs // IMAGES_PER_TAG)) and epoch != epochs:
             return
         data = trainer.datamodule
         images = data.pictures("val" if data.splits["val"] else "train", 40).to(lit.device)
@@ -97,7 +107,7 @@ class HyperParameters(Callback):
 
     def on_train_end(self, trainer: Trainer, lit: LightningModule) -> None:
         best = best_elbo(trainer)
-        if trainer.logger and best is not None:
+        if best is not None:
             hparams = {name: value for name, value in lit.hparams.items() if name != "palette"}
             hparams |= {f"data.{name}": value for name, value in trainer.datamodule.hparams.items()}
             trainer.logger.log_hyperparams(hparams, {"best_val_elbo": best})

@@ -58,11 +58,18 @@ class Parser(LightningArgumentParser):
         return re.sub(r"<class '(\w+)'>", r"\1", re.sub(r'^Parser key "(.*?)":\s*', r"\1: ", message))
 
     def unknown_option(self, option: str) -> str:
-        """Names the options beside it, or of many the nearest."""
+        """Names the nearest options of all, and the group's."""
         known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        known = [name for name in known if not name.startswith("--print") and not name.endswith("+")]
+        tails = {name.rpartition(".")[2].removeprefix("--"): name for name in known}
+        near = get_close_matches(option.rpartition(".")[2].removeprefix("--"), tails, n=3)
         siblings = [name for name in known if name.rpartition(".")[0] == option.rpartition(".")[0]]
-        options = siblings if 0 < len(siblings) <= 16 else get_close_matches(option, known, n=5, cutoff=0.4)
-        return f"unknown option {option}. There {'are' if options == siblings else 'is'}: {', '.join(options)}"
+        lines = [f"unknown option {option}"]
+        if near:
+            lines.append(f"Nearest: {', '.join(tails[tail] for tail in near)}")
+        if len(siblings) <= 32:
+            lines.append(f"There are: {', '.join(siblings)}")
+        return "\n".join(lines)
 
 
 def options_of(dataset: type) -> list[str]:
@@ -126,17 +133,31 @@ class TrainCLI(LightningCLI):
 
     def parse_arguments(self, parser: Parser, args: ArgsType) -> None:
         """Parse; where a run is gone on with, once more with that run's own config.yaml as the base."""
-        super().parse_arguments(parser, args)
+        self.parse(parser, args)
+        self.run_name = self.config.run_name
         if self.config.ckpt_path:
-            self.ckpt_path = runs.to_resume(self.config.ckpt_path, self.config.run_name)
+            self.ckpt_path = runs.to_resume(self.config.ckpt_path, self.run_name)
             parser.default_config_files = [str(runs.run_of(self.ckpt_path) / "config.yaml")]
+            self.parse(parser, args)
+        self.config.ckpt_path = self.config.run_name = None  # what is saved can be begun anew
+
+    def parse(self, parser: Parser, args: ArgsType) -> None:
+        try:
             super().parse_arguments(parser, args)
-            self.config.ckpt_path = None  # what is saved is how the run began
+        except ValueError as error:  # a configuration file that is no text
+            parser.error(str(error))
+        name = self.config.data.class_path.rpartition(".")[2]
+        if name not in self.datasets:
+            parser.error(f"unknown data set {name!r}: choose one of {', '.join(self.datasets)}")
+        if self.config.trainer.logger not in (None, True):
+            parser.error(
+                "trainer.logger: a run always writes into its folder; to try without, --trainer.fast_dev_run true"
+            )
 
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except ValueError as error:
+        except (ValueError, RuntimeError, OverflowError, MemoryError) as error:  # the last ones of absurd sizes
             self.parser.error(str(error))
 
     def instantiate_trainer(self) -> Trainer:
@@ -147,13 +168,18 @@ class TrainCLI(LightningCLI):
         if options.enable_progress_bar is not False:
             callbacks.append(ProgressBar())
         self.trainer_defaults["callbacks"] = callbacks
-        if options.logger not in (None, True):
-            return super().instantiate_trainer()
         resumed = runs.run_of(self.ckpt_path) if self.ckpt_path else None
-        return super().instantiate_trainer(logger=RunLogger(self.config.run_name, resumed))
+        return super().instantiate_trainer(logger=RunLogger(self.run_name, resumed))
 
     def fit(self) -> None:
-        """Train. The data is read first, so that where it is bad no run folder is left behind."""
+        """Train. What can be wrong is looked at first, so that then nothing is written."""
+        if self.ckpt_path:
+            runs.check_unchanged(self.ckpt_path, self.model.hparams, self.datamodule.hparams)
+            begun, now = self.parser.get_defaults().trainer.max_epochs, self.config.trainer.max_epochs
+            if self.model.hparams.lr_schedule == "cosine" and begun != now:
+                raise runs.RunError(
+                    f"A cosine schedule ends with its run, here after {begun} epochs; it cannot go on to {now}."
+                )
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         self.trainer.fit(self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True)
@@ -189,7 +215,10 @@ def command(function: Callable, **options) -> None:
 def quiet_trainer(**options) -> Trainer:
     """A Trainer that places and runs a model, with a progress bar, and writes nothing."""
     silent = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
-    return Trainer(**silent, **options, callbacks=[ProgressBar()])
+    try:
+        return Trainer(**silent, **options, callbacks=[ProgressBar()])
+    except (ValueError, ModuleNotFoundError) as error:
+        raise MisconfigurationException(f"--accelerator {options['accelerator']}: {error}") from error
 
 
 @contextmanager

@@ -124,11 +124,11 @@ class VAE(nn.Module):
 
     def encode(self, x: Tensor) -> Independent:
         """q(z|x): pictures [B, C, H, W] -> batch_shape [B], event_shape [Z]."""
-        return self.posterior(self.encoder(x))
+        return self.posterior(self.encoder(x.to(self.origin.dtype)))
 
     def decode(self, z: Tensor) -> Distribution:
         """p(x|z): latents [..., Z] -> batch_shape [...], event_shape [C, H, W]."""
-        return self.likelihood(self.decoder(z))
+        return self.likelihood(self.decoder(z.to(self.origin.dtype)))
 
     def elbo(self, x: Tensor, num_samples: int = 1, eps: Tensor | None = None, analytic_kl: bool = True) -> Bound:
         """The bound of equation 10, with the analytic KL of Appendix B; or estimator A of equation 6, without it.
@@ -229,7 +229,7 @@ class VAE(nn.Module):
 
     def picture(self, z: Tensor) -> Tensor:
         """The picture of p(x|z), its mean, or the mode of a categorical one: [..., Z] -> [..., C, H, W]."""
-        return self.likelihood.picture(self.decode(z))
+        return self.likelihood.picture(self.decode(z)).contiguous()
 
     def _noise(self, num_samples: int, x: Tensor) -> Tensor:
         return torch.randn(num_samples, len(x), self.latent_dim, device=x.device)

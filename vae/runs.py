@@ -28,13 +28,11 @@ def new_run(name: str | None = None) -> Path:
         RunError: a run of that name exists, or it is no name.
         OSError: the folder cannot be made.
     """
-    if name and Path(name).name != name:
-        raise RunError(f"--run_name is the name of a folder in {ROOT}, not a path; got {name}")
     ROOT.mkdir(parents=True, exist_ok=True)
-    for candidate in [name] if name else map("version_{}".format, count()):
+    for candidate in [named(name)] if name else (ROOT / f"version_{n}" for n in count()):
         try:
-            (ROOT / candidate).mkdir()
-            return ROOT / candidate
+            candidate.mkdir()
+            return candidate
         except FileExistsError:
             continue
     raise RunError(
@@ -49,13 +47,35 @@ def newest_run(name: str | None = None) -> Path:
     Raises:
         RunError: there is none with a checkpoint.
     """
-    found = [*ROOT.glob(f"{name or '*'}/checkpoints/*.ckpt")]
+    runs = [named(name)] if name else [*ROOT.iterdir()] if ROOT.exists() else []
+    found = [path for run in runs for path in (best_of(run), last_of(run)) if path.is_file()]
     if not found:
         raise RunError(
             f"There is no checkpoint in {ROOT / (name or '')}.\n"
             "Train a model first, python3 train.py, or name a checkpoint, --ckpt_path PATH"
         )
     return max(found, key=lambda path: path.stat().st_mtime).parents[1]
+
+
+def best_of(run: Path) -> Path:
+    """The checkpoint of the epoch with the highest val/elbo."""
+    return run / "checkpoints" / "best.ckpt"
+
+
+def last_of(run: Path) -> Path:
+    """The checkpoint of the last epoch."""
+    return run / "checkpoints" / "last.ckpt"
+
+
+def named(name: str) -> Path:
+    """The folder of the run of that name.
+
+    Raises:
+        RunError: it is no name of a folder.
+    """
+    if Path(name).name != name:
+        raise RunError(f"--run_name is the name of a folder in {ROOT}, not a path; got {name}")
+    return ROOT / name
 
 
 def find_checkpoint(ckpt_path: str | None = None) -> Path:
@@ -66,8 +86,8 @@ def find_checkpoint(ckpt_path: str | None = None) -> Path:
     """
     if ckpt_path is not None:
         return Path(ckpt_path)
-    best = newest_run() / "checkpoints" / "best.ckpt"
-    return best if best.exists() else best.with_name("last.ckpt")
+    run = newest_run()
+    return best_of(run) if best_of(run).exists() else last_of(run)
 
 
 def to_resume(ckpt_path: str, name: str | None) -> Path:
@@ -76,7 +96,7 @@ def to_resume(ckpt_path: str, name: str | None) -> Path:
     Raises:
         RunError: it is missing or damaged, or there is no config.yaml in its run's folder.
     """
-    path = newest_run(name) / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
+    path = last_of(newest_run(name)) if ckpt_path == "last" else Path(ckpt_path)
     read(path)
     if not (run_of(path) / "config.yaml").is_file():
         raise RunError(f"{run_of(path) / 'config.yaml'} is missing: a run can go on only in its own, whole folder.")
@@ -121,9 +141,31 @@ def load(ckpt_path: Path, datasets: Mapping[str, type], data_dir: str | None = N
         lit = LitVAE(**checkpoint["hyper_parameters"])
         lit.load_state_dict(checkpoint["state_dict"])
         data = dataset(**options | ({"data_dir": data_dir} if data_dir else {}))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if data.image_shape != lit.vae.image_shape:
+            raise ValueError("model and data do not fit each other")
+    except Exception as error:  # whatever the contents of a foreign file make of the constructors
         raise RunError(f"{ckpt_path} is not a checkpoint that this project's train.py wrote.") from error
     return lit.eval(), data
+
+
+def check_unchanged(ckpt_path: Path, model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+    """See that a run goes on with the hyper-parameters it began with; only where the data is may have changed.
+
+    Raises:
+        RunError: one of them differs, or the file is not a checkpoint of this project's.
+    """
+    checkpoint = read(ckpt_path)
+    try:
+        begun = {"model": checkpoint["hyper_parameters"], "data": checkpoint["datamodule_hyper_parameters"]}
+        for group, now in (("model", model), ("data", data)):
+            for name in (name for name in now if name != "data_dir"):
+                if now[name] != begun[group][name]:
+                    raise RunError(
+                        f"--{group}.{name} is {now[name]}, but the run began with {begun[group][name]}.\n"
+                        "A run goes on as it began; begin a new one, without --ckpt_path."
+                    )
+    except (KeyError, TypeError, IndexError) as error:
+        raise RunError(f"{ckpt_path} is not a checkpoint that this project's train.py wrote.") from error
 
 
 def write(path: Path, content: bytes) -> None:

@@ -1,9 +1,13 @@
 """The training system: it learns, it evaluates the same whatever the batches, it resumes to the last bit."""
 
+import warnings
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Callback, Trainer
+from scipy.ndimage import gaussian_filter
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
@@ -11,7 +15,10 @@ from datamodules import DATASETS, MNIST, CryptoPunks, DataError, Digits, ImageDa
 from vae import VAE, LitVAE, runs
 from vae.callbacks import BestCheckpoint, HyperParameters, LastCheckpoint, Pictures, RunLogger
 from vae.cli import TrainCLI
-from vae.metrics import ActiveUnits, EvidencePerPicture, PerPicture
+from vae.distributions import LIKELIHOODS
+from vae.lit_vae import OBJECTIVES, PosteriorCollapse
+from vae.metrics import ActiveUnits, EvidencePerPicture, PerPicture, quality
+from vae.networks import NETWORKS
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0, "accelerator": "cpu"}
 
@@ -29,20 +36,79 @@ def evaluate(lit, data):
     return trainer.test(lit, data, verbose=False)[0]
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
-@pytest.mark.parametrize(
-    ("optimizer", "learning_rate"), [("Adam", 1e-3), ("Adagrad", 0.02), ("SGD", 1e-3), ("RMSprop", 1e-3)]
-)
-def test_training_raises_the_bound(likelihood, optimizer, learning_rate):
+def bounds_of(epochs, **options):
+    """The validation ELBO on Digits after each epoch."""
     bounds = []
 
     class Record(Callback):
         def on_validation_end(self, trainer, lit):
             bounds.append(trainer.callback_metrics["val/elbo"].item())
 
-    options = {"likelihood": likelihood, "optimizer": optimizer, "learning_rate": learning_rate}
-    fit(Digits(), epochs=4, callbacks=[Record()], **options)
-    assert bounds[3] > bounds[0] + 0.2
+    fit(Digits(), epochs=epochs, callbacks=[Record()], **options)
+    return bounds
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_training_raises_the_bound_of_every_likelihood(likelihood, network):
+    data = Digits()
+    data.setup()
+    bounds = bounds_of(3, likelihood=likelihood, network=network, palette=data.palette(), channels=(4, 8))
+    assert bounds[2] > bounds[0] + 0.2
+
+
+@pytest.mark.parametrize(("optimizer", "learning_rate"), [("Adagrad", 0.02), ("SGD", 1e-3), ("RMSprop", 1e-3)])
+def test_training_raises_the_bound_with_every_kind_of_optimizer(optimizer, learning_rate):
+    bounds = bounds_of(3, optimizer=optimizer, learning_rate=learning_rate)
+    assert bounds[2] > bounds[0] + 0.2
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_raises_the_bound(objective):
+    bounds = bounds_of(3, objective=objective, num_samples=4)
+    assert bounds[2] > bounds[0] + 0.2
+
+
+def test_beta_rises_in_a_line_and_is_not_in_what_is_reported():
+    betas = []
+
+    class Record(Callback):
+        def on_train_batch_end(self, trainer, lit, *batch):
+            betas.append(lit.beta)
+
+    lit, trainer = fit(Digits(), epochs=3, callbacks=[Record()], beta=0.5, beta_warmup_epochs=2)
+    assert betas == pytest.approx([0.5 * min(1, step / 24) for step in range(36)])
+    found = {name: trainer.callback_metrics[f"val/{name}"].item() for name in ("elbo", "reconstruction", "kl")}
+    assert found["elbo"] == pytest.approx(found["reconstruction"] - found["kl"], rel=1e-5)  # beta 1
+    plain, _ = fit(Digits(), epochs=3)
+    assert not torch.equal(plain.vae.decoder[0].weight, lit.vae.decoder[0].weight)
+
+
+def test_the_weights_prior_is_a_decay_of_one_over_n():
+    _, trainer = fit(Digits(), weight_prior=True, weight_decay=0.01)
+    assert trainer.optimizers[0].param_groups[0]["weight_decay"] == pytest.approx(0.01 + 1 / 1_197)
+
+
+def test_training_can_start_at_the_mean_picture():
+    data = Digits()
+    starts = []
+
+    class Start(Callback):
+        def on_train_start(self, trainer, lit):
+            starts.append(lit.vae.likelihood.logits[0].bias.detach().clone())
+
+    fit(data, callbacks=[Start()], init_output_bias=True)
+    torch.testing.assert_close(starts[0].sigmoid(), data.mean_picture().flatten().clamp(0.01, 0.99))
+
+
+def test_posterior_collapse_is_named():
+    with pytest.warns(PosteriorCollapse, match="no latent variable is active: the posterior has collapsed"):
+        _, trainer = fit(Digits(), beta=1_000.0, epochs=2)
+    assert trainer.callback_metrics["val/active_units"] == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PosteriorCollapse)
+        _, trainer = fit(Digits(), epochs=6)
+    assert trainer.callback_metrics["val/active_units"] > 0
 
 
 def test_the_loss_is_the_negative_bound_of_the_batch():
@@ -150,6 +216,13 @@ def test_weight_decay_reaches_the_optimizer():
         ({"optimizer": "SparseAdam"}, "unknown optimizer 'SparseAdam'"),
         ({"weight_decay": -1.0}, r"weight_decay: expected 0 or more, got -1\.0"),
         ({"optimizer": "Rprop", "weight_decay": 0.1}, "weight_decay: Rprop has none; choose another optimizer"),
+        ({"objective": "vi"}, "unknown objective 'vi': choose one of dreg, elbo, iwae"),
+        ({"objective": "iwae", "beta": 0.5}, "beta, beta_warmup_epochs and analytic_kl belong to the objective elbo"),
+        ({"beta": -1.0}, r"beta: expected 0 or more, got -1\.0"),
+        (
+            {"likelihood": "categorical", "palette": ((0,), (1,)), "init_output_bias": True},
+            "init_output_bias: this likelihood has no mean",
+        ),
         ({"num_samples": 0}, "num_samples: expected a whole number of at least 1, got 0"),
         ({"learning_rate": 0.0}, r"learning_rate: expected a number above 0, got 0\.0"),
     ],
@@ -320,6 +393,25 @@ def test_errors_of_the_evidence():
             "num_images": 2,
         }
     )
+
+
+def test_the_quality_of_reconstructions_meets_numpy():
+    a, b = torch.rand(20, 1, 8, 8), torch.rand(20, 1, 8, 8)
+    metrics = quality((1, 8, 8))
+    for part in (slice(0, 7), slice(7, 20)):
+        metrics.update(a[part], b[part])
+    found = {name: value.item() for name, value in metrics.compute().items()}
+    mse = np.square(a.numpy() - b.numpy()).mean()
+    assert found["mse"] == pytest.approx(mse, rel=1e-5)
+    assert found["psnr"] == pytest.approx(-10 * np.log10(mse), rel=1e-5)
+    blur = partial(gaussian_filter, sigma=1.5, truncate=3.5, mode="mirror", axes=(2, 3))
+    a, b = a.double().numpy(), b.double().numpy()
+    mean_a, mean_b = blur(a), blur(b)
+    var_a, var_b, covariance = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2, blur(a * b) - mean_a * mean_b
+    ssim = (2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4)
+    ssim /= (mean_a**2 + mean_b**2 + 1e-4) * (var_a + var_b + 9e-4)
+    assert found["ssim"] == pytest.approx(ssim.mean(), abs=1e-4)
+    assert "ssim" not in quality((1, 5, 20))
 
 
 def test_active_units_are_those_whose_mean_moves():

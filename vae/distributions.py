@@ -11,7 +11,7 @@ from math import log
 import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Independent, Normal
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import cross_entropy, logsigmoid
 
 from vae.registry import Registry
 
@@ -245,8 +245,8 @@ class PaletteCategorical(Distribution):
         codes = colour_codes(value.movedim(-3, -1))  # [..., H, W]
         place = torch.searchsorted(self.codes, codes).clamp(max=len(self.codes) - 1)
         known = self.codes[place] == codes
-        place = place.expand(self.logits.shape[:-1]).unsqueeze(-1)
-        log_p = self.logits.gather(-1, place).squeeze(-1) - self.logits.logsumexp(-1)
+        places = place.expand(self.logits.shape[:-1])
+        log_p = -cross_entropy(self.logits.flatten(0, -2), places.flatten(), reduction="none").view_as(places)
         stray = log(self.STRAY) - self.palette.shape[1] * log(GREYS + 1)
         drawn = torch.where(known, log_p + log(1 - self.STRAY), -torch.inf)
         return torch.logaddexp(drawn, torch.full_like(drawn, stray)).sum((-2, -1))

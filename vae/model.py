@@ -16,7 +16,7 @@ from vae.distributions import LIKELIHOODS, DiagonalGaussian
 from vae.networks import NETWORKS
 
 SAMPLES_AT_ONCE = 64  # importance samples whose noise is drawn together, whatever their number
-NUMBERS_AT_ONCE = 2**20  # numbers that the decoder gives out together: they stay in a processor's cache
+NUMBERS_AT_ONCE = 2**19  # numbers that the decoder gives out together: they stay in a processor's cache
 
 
 class Bound(NamedTuple):

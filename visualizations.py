@@ -55,6 +55,4 @@ def visualize(
 
 if __name__ == "__main__":
     with plain_speech(DataError):
-        command(
-            visualize, figures={"nargs": "+", "choices": list(FIGURES), "help": "The figures; default: all that apply."}
-        )
+        command(visualize, figures={"nargs": "+", "choices": [*FIGURES], "help": "Which; default: all that apply."})

@@ -126,7 +126,8 @@ class ImageDataModule(LightningDataModule):
 
     def mean_picture(self) -> Tensor:
         """The mean of the training pictures: float32 [C, H, W] in [0, 1]."""
-        return self.splits["train"].images.double().mean(0).div(255).float()
+        images = self.splits["train"].images
+        return images.sum(0, dtype=torch.int64) / (255 * len(images))
 
     def palette(self) -> tuple[tuple[int, ...], ...]:
         """The colours of the training pictures, 8-bit values.

@@ -149,9 +149,12 @@ class VAE(nn.Module):
     def log_weights(self, x: Tensor, q_z: Distribution, z: Tensor) -> Tensor:
         """log w = log p(x|z) + log p(z) - log q(z|x): [K, B] for latents [K, B, Z].
 
-        Its mean over K is the bound, its logsumexp less log K the importance-weighted one.
+        Its mean over K is the bound, its logsumexp less log K the importance-weighted one. The pictures are decoded a
+        few samples at a time, however many there are.
         """
-        return self.decode(z).log_prob(x) + self.prior.log_prob(z) - q_z.log_prob(z)
+        at_once = max(1, NUMBERS_AT_ONCE // (len(x) * self.likelihood.numbers))
+        log_p_x = torch.cat([self.decode(some).log_prob(x) for some in z.split(at_once)])
+        return log_p_x + self.prior.log_prob(z) - q_z.log_prob(z)
 
     def importance_bound(
         self, x: Tensor, num_samples: int = 1, eps: Tensor | None = None, doubly_reparameterized: bool = False
@@ -196,11 +199,10 @@ class VAE(nn.Module):
         elif isinstance(eps, Tensor):
             eps = [eps]
         q_z = self.encode(x)
-        at_once = max(1, NUMBERS_AT_ONCE // (len(x) * self.likelihood.numbers))
         done, bounds = 0, []
         log_sum = log_sum_of_squares = torch.full_like(x[:, 0, 0, 0], -torch.inf)
-        for noise in (part for piece in eps for part in piece.split(at_once)):
-            log_w = self.log_weights(x, q_z, reparameterize(q_z, noise))
+        for piece in eps:
+            log_w = self.log_weights(x, q_z, reparameterize(q_z, piece))
             for k in counts[:-1]:
                 if done < k <= done + len(log_w):
                     bounds.append(log_sum.logaddexp(log_w[: k - done].logsumexp(0)) - log(k))

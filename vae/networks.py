@@ -5,6 +5,7 @@ makes the layer that turns these features into so many numbers at each position,
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from math import prod
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from vae.registry import Registry
 
-ACTIVATIONS = Registry("activation", {"relu": nn.ReLU, "tanh": nn.Tanh})
+ACTIVATIONS = Registry("activation", {"relu": partial(nn.ReLU, inplace=True), "tanh": nn.Tanh})
 
 
 class MLP(nn.Sequential):

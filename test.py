@@ -20,6 +20,7 @@ def test(
     data_dir: str | None = None,
     accelerator: str = "auto",
     devices: PositiveInt = 1,
+    info: bool = False,
 ) -> None:
     """The bound and an importance-sampled log p(x) of held-out pictures: a table, and test_metrics.json in the run.
 
@@ -31,10 +32,12 @@ def test(
         devices: On how many of them.
     """
     ckpt_path = runs.find_checkpoint(ckpt_path)
+    if info:
+        print("\n".join(f"{name:<28} {value}" for name, value in runs.describe(ckpt_path, DATASETS).items()))
+        return
     lit, data = runs.load(ckpt_path, DATASETS, data_dir)
     data.test_split, lit.importance_samples = split, num_samples
-    trainer = quiet_trainer(accelerator=accelerator, devices=devices)
-    (found,) = trainer.test(lit, data, verbose=False)
+    (found,) = quiet_trainer(accelerator=accelerator, devices=devices).test(lit, data, verbose=False)
     metrics, rows = summarize(found, lit.vae.likelihood.measure(data.binary))
     table = Table("", f"{data.name}, {split}", "", title=str(ckpt_path))
     for row in rows:
@@ -50,6 +53,7 @@ if __name__ == "__main__":
         counts = {
             "type": sample_counts,
             "default": (100,),
-            "help": "Importance samples; 1,10,100 gives each one's bound.",
+            "help": "Importance samples; 1,10,100 gives each its bound.",
         }
-        command(test, num_samples=counts)
+        info = {"action": "store_true", "help": "Only tell what the model is; needs no data."}
+        command(test, num_samples=counts, info=info)

@@ -389,3 +389,17 @@ def test_the_readmes_python_works(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(PROJECT)
     (code,) = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
     exec(compile(code, "README.md", "exec"), {})
+
+
+def test_info_tells_what_a_model_is_without_its_data(script, tiny_punks):
+    options = ["--model.latent_dim", 3, "--model.hidden_dims", 8, "--seed_everything", 5, "--trainer.max_epochs", 2]
+    script("train.py", "--data", "CryptoPunks", *options)
+    (tiny_punks / "punks.png").unlink()
+    told = script("test.py", "--info")
+    assert (told.status, told.err) == (0, "")
+    lines = dict(re.split(r" {2,}", line, maxsplit=1) for line in told.out.splitlines())
+    assert (lines["data set"], lines["epochs"], lines["--model.seed"]) == ("CryptoPunks", "2", "5")
+    assert lines["--model.latent_dim"] == "3"
+    assert lines["in all"] == f"{1728 * 8 + 8 + 2 * (8 * 3 + 3) + 3 * 8 + 8 + 8 * 1728 + 1728:,} parameters"
+    assert re.fullmatch(r"-\d+\.\d{4} nats per picture", lines["best val/elbo"])
+    assert lines["torch"] == torch.__version__.split("+")[0]

@@ -1,7 +1,9 @@
 """The training system around the model: hyper-parameters, steps, optimiser, and what is logged. No formula."""
 
+import platform
 import warnings
 from collections.abc import Iterator
+from importlib.metadata import version
 from inspect import signature
 from typing import Any
 
@@ -186,6 +188,11 @@ class LitVAE(LightningModule):
         for name, value in metric.compute().items():
             self.log(f"{stage}/{name}", float(value), prog_bar=f"{stage}/{name}" == "val/elbo")
         metric.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        packages = ("torch", "torchvision", "pytorch-lightning")
+        versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
+        checkpoint["versions"] = versions
 
     def configure_optimizers(self) -> Any:
         options = {"lr": self.hparams.learning_rate}

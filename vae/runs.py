@@ -148,6 +148,33 @@ def load(ckpt_path: Path, datasets: Mapping[str, type], data_dir: str | None = N
     return lit.eval(), data
 
 
+def describe(ckpt_path: Path, datasets: Mapping[str, type]) -> dict[str, str]:
+    """What a checkpoint is, without its data: what it was trained on and how, its layers, its best, what made it.
+
+    Raises:
+        RunError: as `load`.
+    """
+    lit, data = load(ckpt_path, datasets)
+    checkpoint = read(ckpt_path)
+    hparams = {"model": dict(lit.hparams), "data": dict(data.hparams)}
+    palette = hparams["model"].pop("palette", None)
+    layers = [(name, layer) for name, layer in lit.vae.named_modules() if [*layer.parameters(recurse=False)]]
+    counts = {name: sum(p.numel() for p in layer.parameters(recurse=False)) for name, layer in layers}
+    best = [state.get("best_model_score") for state in checkpoint["callbacks"].values() if state.get("monitor")]
+    return {
+        "checkpoint": str(ckpt_path),
+        "data set": hparams["data"].pop("dataset"),
+        "measure": lit.vae.likelihood.measure(data.binary),
+        "epochs": str(checkpoint["epoch"] + 1),
+        "best val/elbo": f"{best[0]:.4f} nats per picture" if best and best[0] is not None else "none: no validation",
+        **{f"--{group}.{name}": str(value) for group in hparams for name, value in hparams[group].items()},
+        **({"palette": f"{len(palette)} colours"} if palette else {}),
+        **{name: f"{counts[name]:,} parameters, {layer}" for name, layer in layers},
+        "in all": f"{sum(counts.values()):,} parameters",
+        **{name: str(version) for name, version in checkpoint["versions"].items()},
+    }
+
+
 def check_unchanged(ckpt_path: Path, model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
     """See that a run goes on with the hyper-parameters it began with; only where the data is may have changed.
 

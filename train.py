@@ -14,7 +14,7 @@ def main() -> None:
     cli.fit()
     minutes, seconds = divmod(round(time.perf_counter() - start), 60)
     best = best_elbo(cli.trainer)
-    print(f"Run       {cli.trainer.log_dir}")
+    print(f"Run       {cli.trainer.log_dir or 'none, it was but a try'}")
     print(f"Trained   {cli.trainer.current_epoch} epochs, this time in {minutes} min {seconds} s")
     if best is not None:
         measure = cli.model.vae.likelihood.measure(cli.datamodule.binary)

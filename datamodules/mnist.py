@@ -103,6 +103,10 @@ class MNIST(ImageDataModule):
             return torch.bernoulli(images / 255, generator=generator).mul(255).to(torch.uint8)
         return threshold(images) if self.binarize == "threshold" else images
 
+    def palette(self) -> tuple[tuple[int, ...], ...]:
+        """Black and white, where every picture is binarised; else the greys."""
+        return ((0,), (255,)) if self.binary else super().palette()
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         if not (self.trainer.training and self.binarize == "dynamic"):
             return super().on_after_batch_transfer(batch, dataloader_idx)

@@ -330,12 +330,14 @@ def test_real_mnist():
 
 @pytest.mark.real_data
 def test_real_punks():
-    splits = ready(CryptoPunks(data_dir=str(REAL_DATA))).splits
+    data = ready(CryptoPunks(data_dir=str(REAL_DATA)))
+    splits = data.splits
     assert [len(splits[name]) for name in SPLITS] == [6_000, 2_000, 2_000]
     train, test = ({punk.numpy().tobytes() for punk in splits[name].images} for name in ("train", "test"))
     assert not train & test
     colours = splits["train"].images.permute(0, 2, 3, 1).reshape(-1, 3).unique(dim=0)
     assert len(colours) == 214
+    assert sorted(data.palette()) == sorted(map(tuple, colours.tolist()))
     everything = torch.cat([splits[name].images for name in SPLITS])
     assert len({punk.numpy().tobytes() for punk in everything}) == 10_000
 

@@ -236,6 +236,21 @@ def test_the_importance_bound_is_the_logsumexp_of_the_weights():
     np.testing.assert_allclose(vae.evidence(x, eps=eps).log_marginal, expected, rtol=1e-5)
 
 
+def test_one_sample_tells_nothing_of_its_error():
+    assert random_vae().evidence(torch.rand(2, *SHAPE), 1).mc_error.isnan().all()
+
+
+@pytest.mark.parametrize("counts", [0, (10, 1), (0, 5), (5, 5)])
+def test_numbers_of_samples_must_rise_from_one(counts):
+    with pytest.raises(ValueError, match="num_samples: expected a number of at least 1, or rising ones"):
+        random_vae().evidence(torch.rand(2, *SHAPE), counts)
+
+
+def test_several_bounds_need_the_noise_of_the_last():
+    with pytest.raises(ValueError, match="num_samples: expected 50, the noise's, as the last one"):
+        random_vae().evidence(torch.rand(2, *SHAPE), (1, 100), eps=torch.randn(50, 2, 2))
+
+
 def test_several_bounds_come_from_one_pass(monkeypatch):
     vae, x, eps = random_vae(), torch.rand(4, *SHAPE).round(), torch.randn(100, 4, 2)
     monkeypatch.setattr(model, "NUMBERS_AT_ONCE", 7 * 4 * 6)

@@ -16,7 +16,7 @@ from vae import VAE, LitVAE, runs
 from vae.callbacks import BestCheckpoint, HyperParameters, LastCheckpoint, Pictures, RunLogger
 from vae.cli import TrainCLI
 from vae.distributions import LIKELIHOODS
-from vae.lit_vae import OBJECTIVES, PosteriorCollapse
+from vae.lit_vae import OBJECTIVES, OPTIMIZERS, PosteriorCollapse
 from vae.metrics import ActiveUnits, EvidencePerPicture, PerPicture, quality
 from vae.networks import NETWORKS
 
@@ -79,7 +79,9 @@ def test_beta_rises_in_a_line_and_is_not_in_what_is_reported():
     lit, trainer = fit(Digits(), epochs=3, callbacks=[Record()], beta=0.5, beta_warmup_epochs=2)
     assert betas == pytest.approx([0.5 * min(1, step / 24) for step in range(36)])
     found = {name: trainer.callback_metrics[f"val/{name}"].item() for name in ("elbo", "reconstruction", "kl")}
-    assert found["elbo"] == pytest.approx(found["reconstruction"] - found["kl"], rel=1e-5)  # beta 1
+    data, (noise,) = trainer.datamodule, lit.evaluation_noise(torch.arange(300), 1)
+    beta_1 = lit.vae.elbo(data.splits["val"].images / 255, eps=noise).elbo.mean().item()
+    assert found["elbo"] == pytest.approx(beta_1, rel=1e-5)
     plain, _ = fit(Digits(), epochs=3)
     assert not torch.equal(plain.vae.decoder[0].weight, lit.vae.decoder[0].weight)
 
@@ -102,7 +104,7 @@ def test_training_can_start_at_the_mean_picture():
 
 
 def test_posterior_collapse_is_named():
-    with pytest.warns(PosteriorCollapse, match="no latent variable is active: the posterior has collapsed"):
+    with pytest.warns(PosteriorCollapse, match="no latent variable is active, the posterior has collapsed"):
         _, trainer = fit(Digits(), beta=1_000.0, epochs=2)
     assert trainer.callback_metrics["val/active_units"] == 0
     with warnings.catch_warnings():
@@ -111,21 +113,83 @@ def test_posterior_collapse_is_named():
     assert trainer.callback_metrics["val/active_units"] > 0
 
 
-def test_the_loss_is_the_negative_bound_of_the_batch():
-    data = Digits(batch_size=50)
-    data.setup()
-    batch = next(iter(data.train_dataloader()))
-    batch = data.on_after_batch_transfer(batch, 0)
-    lit = LitVAE(image_shape=data.image_shape, num_samples=3)
-    drawn = []
-    elbo = lit.vae.elbo
-    lit.vae.elbo = lambda x, eps, analytic_kl: drawn.append(eps) or elbo(x, eps=eps)
-    lit._trainer = Trainer(logger=False, **QUIET)
-    loss = lit.training_step(batch, 0)
-    assert drawn[0].shape == (3, 50, 2)
-    torch.testing.assert_close(loss, -elbo(batch.images, eps=drawn[0]).elbo.mean())
-    torch.testing.assert_close(lit.training_step(batch, 0), loss)  # the noise is a function of epoch and batch
-    assert lit.training_step(batch, 1) != loss
+@pytest.fixture
+def step(monkeypatch):
+    """The loss of a training step on fifty digits, its LitVAE, the pictures, and the noise that it drew."""
+
+    def run(batch_idx=0, **options):
+        data = Digits(batch_size=50)
+        data.setup()
+        batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+        torch.manual_seed(0)
+        lit = LitVAE(image_shape=data.image_shape, hidden_dims=16, **options)
+        lit._trainer = Trainer(logger=False, **QUIET)
+        lit.trainer.fit_loop.epoch_loop._batches_that_stepped = 0
+        monkeypatch.setattr(Trainer, "num_training_batches", 24)
+        drawn, randn = [], torch.randn
+        with monkeypatch.context() as patched:
+            patched.setattr(torch, "randn", lambda *a, **k: drawn.append(randn(*a, **k)) or drawn[-1])
+            loss = lit.training_step(batch, batch_idx)
+        return loss, lit, batch.images, drawn[-1]
+
+    return run
+
+
+def test_the_loss_is_the_negative_bound_of_the_batch(step):
+    loss, lit, x, eps = step(num_samples=3)
+    assert eps.shape == (3, 50, 2)
+    torch.testing.assert_close(loss, -lit.vae.elbo(x, eps=eps).elbo.mean())
+    assert step(num_samples=3)[0] == loss  # the noise is a function of epoch and batch
+    assert step(num_samples=3, batch_idx=1)[0] != loss
+
+
+def test_the_loss_can_be_estimator_a(step):
+    loss, lit, x, eps = step(num_samples=3, analytic_kl=False)
+    q_z = lit.vae.encode(x)
+    log_w = lit.vae.log_weights(x, q_z, q_z.mean + q_z.stddev * eps)
+    torch.testing.assert_close(loss, -log_w.mean())
+    assert abs(loss - step(num_samples=3)[0]) > 1e-4
+
+
+def test_the_loss_begins_without_the_kl_where_beta_warms_up(step):
+    loss, lit, x, eps = step(beta_warmup_epochs=2)
+    torch.testing.assert_close(loss, -lit.vae.elbo(x, eps=eps).reconstruction.mean())
+    loss, lit, x, eps = step(beta=0.5)
+    bound = lit.vae.elbo(x, eps=eps)
+    torch.testing.assert_close(loss, (0.5 * bound.kl - bound.reconstruction).mean())
+
+
+def test_iwae_and_dreg_have_one_value_and_two_gradients(step):
+    gradients = []
+    for objective in ("iwae", "dreg"):
+        loss, lit, x, eps = step(objective=objective, num_samples=4)
+        torch.testing.assert_close(loss, -lit.vae.log_marginal(x, eps=eps).mean())
+        loss.backward()
+        gradients.append([lit.vae.posterior.mean.weight.grad, lit.vae.likelihood.logits[0].weight.grad])
+    (encoder, decoder), (doubly_encoder, doubly_decoder) = gradients
+    torch.testing.assert_close(decoder, doubly_decoder)
+    assert (encoder - doubly_encoder).abs().max() > 1e-3 * encoder.abs().max()
+
+
+def test_no_optimizer_decays_unasked():
+    for name in OPTIMIZERS:
+        lit = LitVAE(image_shape=(1, 8, 8), hidden_dims=4, optimizer=name)
+        assert lit.configure_optimizers().param_groups[0].get("weight_decay", 0) == 0, name
+
+
+def test_evaluation_noise_is_a_function_of_picture_and_sample():
+    lit = LitVAE(image_shape=(1, 8, 8), latent_dim=3)
+    every = torch.cat([*lit.evaluation_noise(torch.arange(7), 100)])
+    for k in (1, 5, 32, 33):
+        assert torch.equal(torch.cat([*lit.evaluation_noise(torch.tensor([4, 2]), k)]), every[:k, [4, 2]])
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(torch.cat([*lit.evaluation_noise(torch.arange(7), 100)]), every)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert every.mean().abs() < 0.1
+    assert every.std().item() == pytest.approx(1, abs=0.05)
+    assert torch.corrcoef(every.flatten(1).T).fill_diagonal_(0).abs().max() < 0.45  # 21 series of 100
 
 
 def test_evaluation_does_not_depend_on_the_batches():
@@ -215,6 +279,7 @@ def test_weight_decay_reaches_the_optimizer():
         ({"lr_schedule": "steps"}, "unknown lr_schedule 'steps': choose one of constant, cosine"),
         ({"optimizer": "SparseAdam"}, "unknown optimizer 'SparseAdam'"),
         ({"weight_decay": -1.0}, r"weight_decay: expected 0 or more, got -1\.0"),
+        ({"optimizer": "AdamW", "weight_prior": True}, "weight_prior: to AdamW decay is no gradient"),
         ({"optimizer": "Rprop", "weight_decay": 0.1}, "weight_decay: Rprop has none; choose another optimizer"),
         ({"objective": "vi"}, "unknown objective 'vi': choose one of dreg, elbo, iwae"),
         ({"objective": "iwae", "beta": 0.5}, "beta, beta_warmup_epochs and analytic_kl belong to the objective elbo"),
@@ -387,7 +452,7 @@ def test_errors_of_the_evidence():
     assert metric.compute() == pytest.approx(
         {
             "log_marginal": -6.0,
-            "log_marginal_stderr": 2 / 2**0.5,
+            "log_marginal_stderr": 2,
             "log_marginal_mc_error": 0.25,
             "bits_per_dim": 6 / np.log(2) / 4,
             "num_images": 2,

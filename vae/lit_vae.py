@@ -14,7 +14,7 @@ from torchmetrics import Metric, MetricCollection
 
 from vae.distributions import MeanLikelihood
 from vae.metrics import ActiveUnits, EvidencePerPicture, PerPicture, quality
-from vae.model import VAE, pieces
+from vae.model import SAMPLES_AT_ONCE, VAE, pieces
 from vae.registry import Registry
 
 EVALUATION_SEED = 1312_6114
@@ -32,8 +32,8 @@ OPTIMIZERS = Registry(
 LR_SCHEDULES = Registry("lr_schedule", {"constant": None, "cosine": torch.optim.lr_scheduler.CosineAnnealingLR})
 OBJECTIVES = Registry("objective", {name: name for name in ("elbo", "iwae", "dreg")})
 COLLAPSE = (
-    "no latent variable is active: the posterior has collapsed to the prior, and the decoder ignores z. "
-    "Try --model.beta_warmup_epochs 10, a smaller --model.beta, or more epochs."
+    "no latent variable is active, the posterior has collapsed: its mean is the same for all validation pictures. "
+    "Train longer; with the objective elbo, try --model.beta_warmup_epochs 10 or a smaller --model.beta."
 )
 
 
@@ -96,6 +96,8 @@ class LitVAE(LightningModule):
         self.optimizer, self.lr_schedule = OPTIMIZERS[optimizer], LR_SCHEDULES[lr_schedule]
         if (weight_decay or weight_prior) and "weight_decay" not in signature(self.optimizer).parameters:
             raise ValueError(f"weight_decay: {optimizer} has none; choose another optimizer, such as Adam")
+        if weight_prior and optimizer == "AdamW":
+            raise ValueError("weight_prior: to AdamW decay is no gradient; choose another optimizer, such as Adam")
         self.save_hyperparameters()
         self.vae = VAE(**vae)
         if init_output_bias and not isinstance(self.vae.likelihood, MeanLikelihood):
@@ -154,17 +156,20 @@ class LitVAE(LightningModule):
         return self.vae.elbo(batch.images, eps=eps)._asdict()
 
     def evaluation_noise(self, index: Tensor, num_samples: int) -> Iterator[Tensor]:
-        """Noise that depends on a picture's place in its split, and on nothing else: pieces [k, B, Z].
+        """Noise that depends on a picture's place in its split and on the sample alone: pieces [k, B, Z].
 
-        It is drawn on the CPU, picture by picture, so that no figure depends on the batch size or the device.
+        It is drawn on the CPU, picture by picture and always in whole pieces, so that no figure depends on the batch
+        size, the device, the precision, or how many samples are asked for after it.
         """
-        generator = torch.Generator()
+        generator, whole = torch.Generator(), (SAMPLES_AT_ONCE, self.vae.latent_dim)
         for piece, k in enumerate(pieces(num_samples)):
             noise = [
-                torch.randn(k, self.vae.latent_dim, generator=generator.manual_seed(hash((EVALUATION_SEED, piece, i))))
+                torch.randn(
+                    whole, generator=generator.manual_seed(hash((EVALUATION_SEED, piece, i))), dtype=torch.float32
+                )
                 for i in index.tolist()
             ]
-            yield torch.stack(noise, dim=1).to(self.device)
+            yield torch.stack(noise, dim=1)[:k].to(self.device)
 
     def on_train_epoch_end(self) -> None:
         self.log_all("train", self.train_bound)
@@ -199,8 +204,8 @@ class LitVAE(LightningModule):
         decay = self.hparams.weight_decay
         if self.hparams.weight_prior:
             decay += 1 / len(self.trainer.datamodule.splits["train"])
-        if decay:
-            options["weight_decay"] = decay
+        if "weight_decay" in signature(self.optimizer).parameters:
+            options["weight_decay"] = decay  # also where it is 0, which is not the default of all
         if "fused" in signature(self.optimizer).parameters:
             options["fused"] = True  # one kernel for all parameters: a sixth of a step's time on a CPU
         optimizer = self.optimizer(self.parameters(), **options)

@@ -5,7 +5,7 @@ precision, and standard errors and variances over the data come from the same ro
 """
 
 from collections.abc import Mapping
-from math import log, prod, sqrt
+from math import isnan, log, prod, sqrt
 
 import torch
 from torch import Tensor
@@ -56,7 +56,7 @@ class EvidencePerPicture(PerPicture):
         mc_error = columns.pop("mc_error")
         means = {name: column.mean().item() for name, column in columns.items()}
         return means | {
-            "log_marginal_stderr": columns["log_marginal"].std(correction=0).item() / sqrt(n),
+            "log_marginal_stderr": columns["log_marginal"].std().item() / sqrt(n),
             "log_marginal_mc_error": mc_error.square().sum().sqrt().item() / n,
             "bits_per_dim": -means["log_marginal"] / (self.num_dims * log(2)),
             "num_images": n,
@@ -113,6 +113,7 @@ def summarize(found: Mapping[str, float], measure: str) -> tuple[dict, list[tupl
     values = {name.removeprefix("test/"): value for name, value in found.items()}
     bounds = {name.removeprefix("bound_"): values.pop(name) for name in [*values] if name.startswith("bound_")}
     kl = [values.pop(name) for name in [*values] if name.startswith("kl_")]
+    values = {name: None if isnan(value) else value for name, value in values.items()}  # no error of a single one
     if measure != "log-likelihood":
         values["bits_per_dim"] = None
     metrics = {"measure": measure, "num_samples": int([*bounds][-1]), **values, "bounds": bounds}

@@ -5,6 +5,7 @@ Nothing here knows how a model is trained. All that is returned stays per pictur
 
 from collections.abc import Callable, Iterable, Sequence
 from inspect import signature
+from itertools import pairwise
 from math import log
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from torch.distributions import Distribution, Independent, Normal, kl_divergence
 from vae.distributions import LIKELIHOODS, DiagonalGaussian
 from vae.networks import NETWORKS
 
-SAMPLES_AT_ONCE = 64  # importance samples whose noise is drawn together, whatever their number
+SAMPLES_AT_ONCE = 32  # importance samples whose noise is drawn together, whatever their number
 NUMBERS_AT_ONCE = 2**19  # numbers that the decoder gives out together: they stay in a processor's cache
 
 
@@ -142,8 +143,7 @@ class VAE(nn.Module):
         q_z = self.encode(x)
         z = reparameterize(q_z, self._noise(num_samples, x) if eps is None else eps)
         reconstruction = self.decode(z).log_prob(x).mean(0)
-        sampled_kl = q_z.log_prob(z) - self.prior.log_prob(z)
-        kl = kl_divergence(q_z, self.prior) if analytic_kl else sampled_kl.mean(0)
+        kl = kl_divergence(q_z, self.prior) if analytic_kl else (q_z.log_prob(z) - self.prior.log_prob(z)).mean(0)
         return Bound(reconstruction - kl, reconstruction, kl)
 
     def log_weights(self, x: Tensor, q_z: Distribution, z: Tensor) -> Tensor:
@@ -192,8 +192,13 @@ class VAE(nn.Module):
             x: pictures [B, C, H, W], values in [0, 1].
             num_samples: K, the samples for each picture; or several K, rising, whose bounds come from one pass.
             eps: the noise in place of a fresh draw, [K, B, Z] or pieces [k, B, Z] of it.
+
+        Raises:
+            ValueError: the numbers of samples are below 1 or do not rise, or the last is not that of the noise.
         """
         counts = [num_samples] if isinstance(num_samples, int) else list(num_samples)
+        if counts[0] < 1 or any(low >= high for low, high in pairwise(counts)):
+            raise ValueError(f"num_samples: expected a number of at least 1, or rising ones, got {num_samples}")
         if eps is None:
             eps = (self._noise(k, x) for k in pieces(counts[-1]))
         elif isinstance(eps, Tensor):
@@ -209,7 +214,10 @@ class VAE(nn.Module):
             done += len(log_w)
             log_sum = log_sum.logaddexp(log_w.logsumexp(0))
             log_sum_of_squares = log_sum_of_squares.logaddexp((2 * log_w).logsumexp(0))
-        relative_variance = (log_sum_of_squares - 2 * log_sum).exp() - 1 / done
+        if len(counts) > 1 and counts[-1] != done:
+            raise ValueError(f"num_samples: expected {done}, the noise's, as the last one, got {num_samples}")
+        unbiased = done / (done - 1) if done > 1 else torch.nan  # one sample tells nothing of its error
+        relative_variance = ((log_sum_of_squares - 2 * log_sum).exp() - 1 / done) * unbiased
         log_marginal = log_sum - log(done)
         return Evidence(torch.stack([*bounds, log_marginal]), log_marginal, relative_variance.clamp(min=0).sqrt())
 

@@ -1,6 +1,5 @@
 """Test a trained model; python3 test.py --help tells how."""
 
-import json
 from typing import Literal
 
 from jsonargparse.typing import PositiveInt
@@ -43,9 +42,7 @@ def test(
     for row in rows:
         table.add_row(*row)
     Console().print(table)
-    path = runs.run_of(ckpt_path) / "test_metrics.json"
-    runs.write(path, json.dumps({"split": split, **metrics}, indent=2).encode())
-    print(f"Written to {path}")
+    print(f"Written to {runs.report(ckpt_path, {'split': split, **metrics})}")
 
 
 if __name__ == "__main__":

@@ -1,25 +1,26 @@
 """Draw what a trained model has learned; python3 visualizations.py --help tells how."""
 
 import sys
-from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from datamodules import DATASETS, DataError
-from vae import runs
 from vae.cli import command, plain_speech, quiet_trainer
-from vae.figures import FIGURES, NotApplicable
+from vae.figures import FIGURES, NotApplicable, render
+from vae.runs import find_checkpoint, load, material, write
 
 
 def visualize(
     ckpt_path: str | None = None,
     figures: list[str] | None = None,
+    runs: list[str] | None = None,
     output_dir: str = "visualization_imgs",
-    split: Literal["train", "val", "test"] = "test",
+    split: Literal["train", "val", "test", "all"] = "test",
     data_dir: str | None = None,
     accelerator: str = "auto",
+    **options: Any,
 ) -> None:
-    """Draw figures of a trained model, one PNG each.
+    """Draw figures of a trained model, one file each.
 
     Args:
         ckpt_path: The checkpoint; default: the newest run's best.ckpt.
@@ -28,31 +29,29 @@ def visualize(
         data_dir: Where the data is now, if it is not where it was.
         accelerator: What to run on: auto, cpu, gpu, ...
     """
-    chosen = {name: FIGURES[name] for name in figures or FIGURES}
-    ckpt_path = runs.find_checkpoint(ckpt_path)
-    lit, data = runs.load(ckpt_path, DATASETS, data_dir)
-    data.prepare_data()
-    data.setup()
+    ckpt_path = find_checkpoint(ckpt_path, runs[0] if runs else None)
+    lit, data = load(ckpt_path, DATASETS, data_dir)
     vae = lit.vae.to(quiet_trainer(accelerator=accelerator, devices=1).strategy.root_device)
-    images = data.pictures(split, 40).to(vae.origin.device)
     print(f"Drawing from {ckpt_path}")
-    drawn = []
-    for name, figure in chosen.items():
+    parts = material(ckpt_path, vae, data, split, runs)
+    parts |= {name: lambda value=value: value for name, value in options.items()}
+    drawn = 0
+    for name in figures or FIGURES:
         try:
-            image = figure(vae, images)
+            kind, content = render(name, parts)
         except NotApplicable as reason:
             print(f"Not drawn: {reason}", file=sys.stderr)
             continue
-        content = BytesIO()
-        image.save(content, format="png")
-        path = Path(output_dir) / f"{data.name}_{name}_latent_variables={vae.latent_dim}.png"
-        runs.write(path, content.getvalue())
+        path = Path(output_dir) / f"{data.name}_{name}_latent_variables={vae.latent_dim}.{kind}"
+        write(path, content)
         print(path)
-        drawn.append(path)
+        drawn += 1
     if not drawn:
         sys.exit("error: none of the figures applies to this model")
 
 
 if __name__ == "__main__":
     with plain_speech(DataError):
-        command(visualize, figures={"nargs": "+", "choices": [*FIGURES], "help": "Which; default: all that apply."})
+        chosen = {"nargs": "+", "choices": [*FIGURES], "help": "Which; default: all that apply."}
+        compared = {"nargs": "+", "help": "Those in learning_curves, by name; other figures show the first."}
+        command(visualize, *FIGURES.values(), figures=chosen, runs=compared)

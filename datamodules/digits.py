@@ -11,7 +11,7 @@ class Digits(ImageDataModule):
 
     name = "digits"
     image_shape = (1, 8, 8)
-    num_classes = 10
+    classes = tuple("0123456789")
 
     def load(self) -> dict[str, Pictures]:
         digits = load_digits()

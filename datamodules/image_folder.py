@@ -76,5 +76,5 @@ class ImageFolder(ImageDataModule):
         classes = {name: place for place, name in enumerate(sorted(set(folders)))}
         if len(classes) == 1 and "" in classes:
             return None
-        self.num_classes = len(classes)
+        self.classes = tuple(name or "no folder" for name in classes)
         return torch.tensor([classes[folder] for folder in folders])

@@ -68,7 +68,8 @@ class ImageDataModule(LightningDataModule):
     """Pictures in three splits.
 
     A data set is a subclass with the things that are its own: `name`, for files and reports; `image_shape`, which is
-    channels, height and width; `num_classes`, or None; `load`, and where it can be had from somewhere `fetch`.
+    channels, height and width; `classes`, the labels' names, or None; `load`, and where it can be had from somewhere
+    `fetch`.
 
     Args:
         data_dir: where the data is; by default $VAE_DATA_DIR, else data/.
@@ -82,7 +83,7 @@ class ImageDataModule(LightningDataModule):
 
     name: str
     image_shape: tuple[int, int, int]
-    num_classes: int | None = None
+    classes: tuple[str, ...] | None = None
     binary = False  # whether pixels are 0 or 1 when they reach the model
 
     def __init__(self, data_dir: str | None = None, batch_size: int = 100, seed: int = 0):
@@ -116,13 +117,22 @@ class ImageDataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         return batch._replace(images=batch.images / 255)
 
-    def pictures(self, split: str, n: int) -> Tensor:
-        """The first n pictures of a split, to look at: float32 [n, C, H, W] in [0, 1].
+    def state_dict(self) -> dict[str, int]:
+        """How many pictures each split has: goes into the checkpoint, under the class's name."""
+        return {split: len(pictures) for split, pictures in self.splits.items()}
+
+    def pictures(self, split: str, n: int | None = None) -> Tensor:
+        """The first n pictures of a split, or of `all` of them, to look at: float32 [n, C, H, W] in [0, 1].
 
         Raises:
-            DataError: the split is empty.
+            DataError: the split is empty, or as `prepare_data` and `setup`, which are called where they were not yet.
         """
         return self._some(split).images[:n] / 255
+
+    def labels(self, split: str, n: int | None = None) -> Tensor | None:
+        """The labels of the same pictures, [n], or None; raises the same."""
+        labels = self._some(split).labels
+        return None if labels is None else labels[:n]
 
     def mean_picture(self) -> Tensor:
         """The mean of the training pictures: float32 [C, H, W] in [0, 1]."""
@@ -157,6 +167,12 @@ class ImageDataModule(LightningDataModule):
         return self._in_order(self.test_split)
 
     def _some(self, split: str) -> Pictures:
+        self.prepare_data()
+        self.setup()
+        if split == "all":
+            parts = [self._some(part) for part in self.splits if len(self.splits[part])]
+            labels = None if parts[0].labels is None else torch.cat([part.labels for part in parts])
+            return Pictures(torch.cat([part.images for part in parts]), labels)
         if not len(self.splits[split]):
             raise DataError(f"{self.name} has no {split} pictures, as it was split for this model.")
         return self.splits[split]

@@ -31,7 +31,7 @@ class MNIST(ImageDataModule):
 
     name = "MNIST"
     image_shape = (1, 28, 28)
-    num_classes = 10
+    classes = tuple("0123456789")
     sha256 = {
         "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
         "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -102,6 +102,9 @@ class MNIST(ImageDataModule):
             generator = torch.Generator().manual_seed(EVALUATION_SEED)
             return torch.bernoulli(images / 255, generator=generator).mul(255).to(torch.uint8)
         return threshold(images) if self.binarize == "threshold" else images
+
+    def pictures(self, split: str, n: int | None = None) -> Tensor:
+        return self.binarize_once(self._some(split).images[:n]) / 255  # held-out ones are binary already, and stay
 
     def palette(self) -> tuple[tuple[int, ...], ...]:
         """Black and white, where every picture is binarised; else the greys."""

@@ -9,6 +9,9 @@ import torch
 import yaml
 from conftest import PROJECT
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from vae.figures import FIGURES
 
 DIGITS = ("--data", "Digits", "--model.hidden_dims", "32")
 
@@ -32,11 +35,15 @@ def test_train_test_and_draw_from_end_to_end(process, tmp_path):
     assert all(line.startswith("Epoch ") for line in report[:-6])  # the progress bar, and no tips
     run = tmp_path / "lightning_logs" / "mine"
     names = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
+    projector = [f"00036/posterior_means/{name}" for name in ("metadata.tsv", "sprite.png", "tensors.tsv")]
     assert [name for name in names if "tfevents" not in name] == [
+        *projector,
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "config.yaml",
+        *[f"frames/00000{epoch}.png" for epoch in (1, 2, 3)],
         "hparams.yaml",
+        "projector_config.pbtxt",
     ]
 
     tested = process("test.py", "--split", "val")
@@ -49,12 +56,14 @@ def test_train_test_and_draw_from_end_to_end(process, tmp_path):
 
     drawn = process("visualizations.py")
     assert (drawn.status, drawn.err) == (0, "")
-    names = [f"digits_{figure}_latent_variables=2.png" for figure in ("learned_manifold", "reconstruction", "samples")]
-    assert sorted(path.name for path in (tmp_path / "visualization_imgs").iterdir()) == names
+    kinds = {name: "gif" if name == "training_film" else "png" for name in FIGURES}
+    names = [f"digits_{name}_latent_variables=2.{kind}" for name, kind in kinds.items()]
+    assert sorted(path.name for path in (tmp_path / "visualization_imgs").iterdir()) == sorted(names)
+    assert drawn.out.splitlines()[1:] == [f"visualization_imgs/{name}" for name in names]
     for name in names:
         with Image.open(tmp_path / "visualization_imgs" / name) as image:
             image.load()
-            assert min(image.size) > 300
+            assert min(image.size) > 200
 
 
 def test_test_metrics_are_complete_and_the_same_on_a_copied_checkpoint(script, run_folder, tmp_path):
@@ -139,9 +148,72 @@ def test_own_pictures_from_end_to_end(script, tmp_path):
     assert script("test.py", "--data_dir", "moved").status == 0
     drawn = script("visualizations.py", "--data_dir", "moved")
     assert drawn.status == 0
-    assert "Not drawn: learned_manifold needs a latent space of 2 dimensions; this model has 4" in drawn.err
-    names = sorted(path.name for path in (tmp_path / "visualization_imgs").iterdir())
-    assert names == ["moved_reconstruction_latent_variables=4.png", "moved_samples_latent_variables=4.png"]
+    assert drawn.err.splitlines() == [
+        "Not drawn: reconstruction_by_class needs labels; these pictures have none",
+        "Not drawn: learned_manifold needs a latent space of 1 or 2 dimensions; this model has 4",
+    ]
+    assert {path.name.split("_latent_variables=4.")[0] for path in (tmp_path / "visualization_imgs").iterdir()} == {
+        f"moved_{name}" for name in FIGURES if name not in ("reconstruction_by_class", "learned_manifold")
+    }
+
+
+def test_the_options_of_figures_reach_them(script, run_folder, tmp_path):
+    def sizes(*options):
+        assert script("visualizations.py", "--figures", "samples", "learned_manifold", *options).status == 0
+        pictures = (
+            tmp_path / "visualization_imgs" / f"digits_{name}_latent_variables=2.png"
+            for name in ("samples", "learned_manifold")
+        )
+        return [Image.open(path).size for path in pictures]
+
+    (width, height), manifold = sizes()
+    assert sizes("--num_samples", 32) == [(width, height - 4 * 74), manifold]
+    assert sizes("--num_samples", 32, "--grid_width", 16)[0] == (16 * 74 + 2 + 40, height - 6 * 74)
+    assert sizes("--grid_size", 12, "--grid", "linspace", "--extent", 2)[1] == (manifold[0] - 400, manifold[1] - 400)
+
+
+def test_the_figures_show_the_split_that_is_asked_for(script, run_folder, tmp_path):
+    seen = {}
+    for split in ("train", "val", "test", "all"):
+        assert script("visualizations.py", "--figures", "latent_scatter", "--split", split).status == 0
+        seen[split] = (tmp_path / "visualization_imgs/digits_latent_scatter_latent_variables=2.png").read_bytes()
+    assert len(set(seen.values())) == 4
+
+
+def test_runs_are_compared_without_their_data(script, tiny_punks):
+    for name in ("one", "two"):
+        script(
+            "train.py", "--data", "CryptoPunks", "--model.hidden_dims", 8, "--trainer.max_epochs", 2, "--run_name", name
+        )
+    (tiny_punks / "punks.png").unlink()
+    drawn = script(
+        "visualizations.py", "--figures", "learning_curves", "training_film", "samples", "--runs", "one", "two"
+    )
+    assert (drawn.status, drawn.err) == (0, "")
+    assert drawn.out.splitlines() == [
+        "Drawing from lightning_logs/one/checkpoints/best.ckpt",
+        "visualization_imgs/punks_learning_curves_latent_variables=2.png",
+        "visualization_imgs/punks_training_film_latent_variables=2.gif",
+        "visualization_imgs/punks_samples_latent_variables=2.png",
+    ]
+    lost = script("visualizations.py", "--figures", "learning_curves", "--runs", "one", "three")
+    assert (lost.status, lost.err.splitlines()[0]) == (1, "error: There is no checkpoint in lightning_logs/three.")
+
+
+def test_a_test_enters_its_result_beside_the_run(script, run_folder, tmp_path):
+    for _ in range(2):
+        script("test.py")
+    found = json.loads((run_folder / "test_metrics.json").read_text())
+    events = EventAccumulator(str(run_folder / "test")).Reload()
+    for name in ("elbo", "log_marginal"):
+        assert [event.value for event in events.Scalars(f"test/{name}")] == pytest.approx([found[name]] * 2)
+    before = sorted(path.name for path in (run_folder / "test").iterdir())
+    script("test.py", "--split", "val")
+    assert sorted(path.name for path in (run_folder / "test").iterdir()) == before
+    (tmp_path / "apart").mkdir()
+    (run_folder / "checkpoints" / "best.ckpt").rename(tmp_path / "apart" / "model.ckpt")
+    assert script("test.py", "--ckpt_path", "apart/model.ckpt").status == 0
+    assert sorted(path.name for path in (tmp_path / "apart").iterdir()) == ["model.ckpt", "test_metrics.json"]
 
 
 def test_nothing_drawn_is_an_error(script):
@@ -163,7 +235,8 @@ def test_exact_punks_from_end_to_end(script, tiny_punks, tmp_path):
     assert metrics["bounds"]["1"] < metrics["bounds"]["10"] == metrics["log_marginal"]
     assert script("visualizations.py").status == 0
     with Image.open("visualization_imgs/punks_samples_latent_variables=2.png") as image:
-        shown = {colour for _, colour in image.getcolors()} - {(255, 255, 255)}
+        grid = image.crop((0, 50, *image.size))  # below the title
+        shown = {colour for _, colour in grid.getcolors()} - {(255, 255, 255)}
     assert shown <= {(10 * i, i, 0) for i in range(12)} | {(0x63, 0x85, 0x96), (0x31, 0x42, 0x4B)}
 
 
@@ -187,7 +260,10 @@ def test_help_names_the_options(script, name):
             "--ckpt_path",
         ],
         "test.py": ["--num_samples", "Importance samples", "--split", "--data_dir", "--devices"],
-        "visualizations.py": ["--figures", "learned_manifold", "--output_dir", "--split"],
+        "visualizations.py": [
+            *["--figures", "learned_manifold", "--output_dir", "--split", "--runs", "--grid_size", "--tsne_points"],
+            "How many samples there are",
+        ],
     }
     assert [text for text in expected[name] if text not in shown.out] == []
 
@@ -210,7 +286,7 @@ WRONG = [
     ("train.py --data ImageDataModule", 2, "unknown data set 'ImageDataModule': choose one of MNIST"),
     ("train.py --data Digits --trainer.logger false", 2, "trainer.logger: a run always writes into its folder"),
     ("train.py --model.latent_dim 1000000000000", 2, "error: "),
-    ("train.py --ckpt_path last --run_name /nowhere", 1, "--run_name is the name of a folder in lightning_logs"),
+    ("train.py --ckpt_path last --run_name /nowhere", 1, "A run's name is that of a folder in lightning_logs"),
     ("train.py --model.latent_dim 0", 2, "latent_dim: expected a whole number of at least 1, got 0"),
     ("train.py --model.latent_dim two", 2, "model.latent_dim: Expected a int. Got value: two"),
     (
@@ -260,7 +336,7 @@ WRONG = [
     (
         "visualizations.py --figures mona_lisa",
         2,
-        r"invalid choice: 'mona_lisa' \(choose from 'learned_manifold', 'reconstruction', 'samples'\)",
+        r"invalid choice: 'mona_lisa' \(choose from 'reconstruction', .*'training_film'\)",
     ),
 ]
 

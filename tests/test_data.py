@@ -190,7 +190,7 @@ def album(tmp_path):
 def test_image_folder_splits_by_name_and_labels_by_sub_folder(album):
     data = ready(ImageFolder(size=(6, 10), data_dir=str(album)))
     assert [len(data.splits[name]) for name in SPLITS] == [24, 3, 3]
-    assert (data.image_shape, data.num_classes, data.name) == ((3, 6, 10), 2, "album")
+    assert (data.image_shape, data.classes, data.name) == ((3, 6, 10), ("cats", "dogs"), "album")
     shades = {}
     for name in SPLITS:
         assert data.splits[name].images.shape[1:] == (3, 6, 10)
@@ -203,7 +203,7 @@ def test_image_folder_splits_by_name_and_labels_by_sub_folder(album):
 
 def test_image_folder_without_sub_folders_has_no_labels(album):
     data = ready(ImageFolder(size=(6, 10), channels=1, data_dir=str(album / "cats")))
-    assert data.num_classes is None
+    assert data.classes is None
     assert next(iter(data.train_dataloader())).labels is None
     assert data.splits["train"].images.shape[1:] == (1, 6, 10)
 

@@ -1,21 +1,27 @@
 """The training system: it learns, it evaluates the same whatever the batches, it resumes to the last bit."""
 
+import io
+import re
 import warnings
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pytorch_lightning import Callback, Trainer
 from scipy.ndimage import gaussian_filter
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from datamodules import DATASETS, MNIST, CryptoPunks, DataError, Digits, ImageDataModule
 from vae import VAE, LitVAE, runs
-from vae.callbacks import BestCheckpoint, HyperParameters, LastCheckpoint, Pictures, RunLogger
+from vae.callbacks import BestCheckpoint, LastCheckpoint, RunLogger, Speed, Story, is_filmed
 from vae.cli import TrainCLI
 from vae.distributions import LIKELIHOODS
+from vae.figures import frame
 from vae.lit_vae import OBJECTIVES, OPTIMIZERS, PosteriorCollapse
 from vae.metrics import ActiveUnits, EvidencePerPicture, PerPicture, quality
 from vae.networks import NETWORKS
@@ -364,7 +370,7 @@ def test_best_is_the_highest_bound_and_last_the_last_epoch():
             if trainer.current_epoch == 3:
                 lit.vae.likelihood.logits[0].bias.data.add_(5.0)
 
-    callbacks = [BestCheckpoint(), Wreck(), HyperParameters(), Pictures()]
+    callbacks = [BestCheckpoint(), Wreck(), Speed(), Story()]
     _, trainer = fit(Digits(), epochs=5, logger=RunLogger("wreck"), callbacks=callbacks)
     assert np.argmax(bounds) == 2
     epochs = {
@@ -381,9 +387,7 @@ def test_without_validation_there_is_the_last_epoch(tiny_mnist):
 
 
 def test_each_run_takes_a_folder_of_its_own():
-    with pytest.raises(
-        runs.RunError, match="--run_name is the name of a folder in lightning_logs, not a path; got a/b"
-    ):
+    with pytest.raises(runs.RunError, match="A run's name is that of a folder in lightning_logs, not a path; got a/b"):
         runs.new_run("a/b")
     assert [runs.new_run().name for _ in range(3)] == ["version_0", "version_1", "version_2"]
     assert runs.new_run("mine").name == "mine"
@@ -405,31 +409,101 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert [path.read_bytes() for path in (tmp_path / "new").iterdir()] == [b"first"]
 
 
-def test_tensorboard_has_every_curve_once_an_epoch_and_the_pictures():
-    TrainCLI(
-        ImageDataModule, DATASETS, ["--data", "Digits", "--trainer.max_epochs", "3", "--model.hidden_dims", "16"]
-    ).fit()
-    events = EventAccumulator("lightning_logs/version_0", size_guidance={"tensors": 0})
-    events.Reload()
+@pytest.fixture
+def told(tmp_path):
+    """What TensorBoard is told of a run of five epochs on Digits."""
+    options = ["--trainer.max_epochs", "5", "--model.hidden_dims", "16", "--data.batch_size", "1000"]
+    TrainCLI(ImageDataModule, DATASETS, ["--data", "Digits", *options]).fit()
+    return EventAccumulator("lightning_logs/version_0", size_guidance={"tensors": 0, "histograms": 0}).Reload()
+
+
+def test_tensorboard_has_every_curve_once_an_epoch(told):
     curves = {f"{stage}/{name}" for stage in ("train", "val") for name in ("elbo", "reconstruction", "kl")}
-    for name in {*curves, "learning_rate", "epoch_seconds"}:
-        assert [event.step for event in events.Scalars(name)] == [11, 23, 35], name
+    curves |= {"learning_rate", "beta", "val/active_units", "epoch_seconds", "pictures_per_second", "pictures_seen"}
+    for name in curves:
+        assert [event.step for event in told.Scalars(name)] == [1, 3, 5, 7, 9], name
+    assert set(told.Tags()["scalars"]) == curves | {"epoch", "best_val_elbo"}
     for stage in ("train", "val"):
         elbo, reconstruction, kl = (
-            [e.value for e in events.Scalars(f"{stage}/{name}")] for name in ("elbo", "reconstruction", "kl")
+            [e.value for e in told.Scalars(f"{stage}/{name}")] for name in ("elbo", "reconstruction", "kl")
         )
         np.testing.assert_allclose(elbo, np.subtract(reconstruction, kl), rtol=1e-5)
         assert max(elbo) < -20
         assert min(kl) > 0
-    assert [event.value for event in events.Scalars("learning_rate")] == pytest.approx([1e-3] * 3)
-    for name in ("reconstruction", "samples"):
-        assert [event.step for event in events.Images(name)] == [12, 24, 36]
-    best = max(event.value for event in events.Scalars("val/elbo"))
-    assert [event.value for event in events.Scalars("best_val_elbo")] == pytest.approx([best])
-    content = events.PluginTagToContent("hparams")["_hparams_/session_start_info"]
-    hparams = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert [event.value for event in told.Scalars("learning_rate")] == pytest.approx([1e-3] * 5)
+    assert [event.value for event in told.Scalars("pictures_seen")] == [1197 * epoch for epoch in range(1, 6)]
+    for speed, seconds in zip(told.Scalars("pictures_per_second"), told.Scalars("epoch_seconds"), strict=True):
+        assert speed.value > 1197 / seconds.value  # without the validation
+    best = max(event.value for event in told.Scalars("val/elbo"))
+    assert [event.value for event in told.Scalars("best_val_elbo")] == pytest.approx([best])
+
+
+def test_tensorboard_has_pictures_and_histograms_after_epochs_1_2_4_and_the_last(told):
+    for name, columns, rows in (("samples", 8, 8), ("learned_manifold", 10, 10)):
+        assert [event.step for event in told.Images(name)] == [2, 4, 8, 10]
+        for event in told.Images(name):
+            with Image.open(io.BytesIO(event.encoded_image_string)) as image:
+                assert image.size == (event.width, event.height) == (10 * columns + 2, 10 * rows + 2)
+    assert [event.step for event in told.Images("reconstruction")] == [2, 4, 8, 10]
+    for name, count in (("kl_per_dimension", 2), ("posterior_means", 2 * 300)):
+        assert [event.step for event in told.Histograms(name)] == [2, 4, 8, 10]
+        assert all(event.histogram_value.num == count for event in told.Histograms(name))
+    last, kl = told.Histograms("kl_per_dimension")[-1].histogram_value, told.Scalars("val/kl")[-1].value
+    assert last.sum == pytest.approx(kl, rel=1e-4)
+
+
+def test_tensorboard_lays_training_beside_validation(told):
+    layout = Layout.FromString(told.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    (category,) = layout.category
+    charts = {chart.title: list(chart.multiline.tag) for chart in category.chart}
+    assert charts["KL"] == ["train/kl", "val/kl"]
+    assert charts["bound"] == ["train/elbo", "train/importance_bound", "val/elbo"]
+    tags = told.Tags()["scalars"]
+    assert all(any(re.search(tag, known) for known in tags) for tag in (*charts["KL"], *charts["reconstruction"]))
+
+
+def test_tensorboards_projector_has_codes_labels_and_pictures(told):
+    config = Path("lightning_logs/version_0/projector_config.pbtxt").read_text()
+    assert "posterior_means" in config
+    (folder,) = Path("lightning_logs/version_0").glob("*/posterior_means")
+    codes = np.loadtxt(folder / "tensors.tsv", delimiter="\t")
+    lit, data = runs.load(runs.last_of(Path("lightning_logs/version_0")), DATASETS)
+    with torch.no_grad():
+        np.testing.assert_allclose(codes, lit.vae.encode(data.pictures("val")).mean, rtol=1e-4, atol=1e-6)
+    assert (folder / "metadata.tsv").read_text().split() == [str(label) for label in data.labels("val").tolist()]
+    with Image.open(folder / "sprite.png") as sprite:
+        assert sprite.size == (18 * 8, 18 * 8)  # of 300 pictures
+
+
+def test_tensorboard_compares_runs_by_hyper_parameters_and_results(told):
+    content = told.PluginTagToContent("hparams")
+    hparams = HParamsPluginData.FromString(content["_hparams_/session_start_info"]).session_start_info.hparams
     assert hparams["latent_dim"].number_value == 2
+    assert hparams["hidden_dims"].string_value == "16" or hparams["hidden_dims"].number_value == 16
     assert hparams["data.dataset"].string_value == "Digits"
+    experiment = HParamsPluginData.FromString(content["_hparams_/experiment"]).experiment
+    names = {(metric.name.group, metric.name.tag) for metric in experiment.metric_infos}
+    assert names == {("", "best_val_elbo"), ("test", "test/elbo"), ("test", "test/log_marginal")}
+
+
+def test_a_runs_curves_and_frames_can_be_read_back(told):
+    run = Path("lightning_logs/version_0")
+    history = runs.history(run)
+    assert history["val/elbo"] == {epoch: event.value for epoch, event in enumerate(told.Scalars("val/elbo"), 1)}
+    assert history["pictures_seen"] == {epoch: 1197 * epoch for epoch in range(1, 6)}
+    frames = runs.frames(run)
+    assert [*frames] == [1, 2, 3, 4, 5]
+    lit, _ = runs.load(runs.last_of(run), DATASETS)
+    assert torch.equal(frames[5], frame(lit.vae))
+    assert runs.history(run / "checkpoints") == {}
+    runs.frame_of(run, 3).write_bytes(b"no picture")
+    with pytest.raises(runs.RunError, match="A frame in .*frames is damaged: delete it"):
+        runs.frames(run)
+
+
+@pytest.mark.parametrize(("epochs", "kept"), [(64, 64), (128, 64 + 32), (129, 96), (256, 64 + 32 + 32), (264, 129)])
+def test_a_long_film_has_fewer_frames_later(epochs, kept):
+    assert sum(is_filmed(epoch) for epoch in range(1, epochs + 1)) == kept
 
 
 def test_bad_data_leaves_no_run_folder(tmp_path):

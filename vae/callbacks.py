@@ -1,17 +1,25 @@
 """What hangs on the Trainer beside the model: the run's logger, and what it tells TensorBoard."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
-from torchvision.transforms.functional import pil_to_tensor
+from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
+from torchmetrics.utilities import dim_zero_cat
+from torchvision.io import encode_png
+from torchvision.transforms.functional import resize
 
 from vae import runs
-from vae.figures import reconstruction, samples
+from vae.figures import codes, frame, reconstruction_grid, sample_grid
 
-IMAGES_PER_TAG = 10  # as many as TensorBoard keeps; among more it would choose at random
+MOST_CODES = 2_000  # of which TensorBoard is told; its projector moves no more of them smoothly
+MOST_PIXELS = 64  # of a picture's side in the projector
 
 
 class RunLogger(TensorBoardLogger):
@@ -34,6 +42,32 @@ class RunLogger(TensorBoardLogger):
         if self._version is None:
             self._version = runs.new_run(self.run_name).name
         return self._version
+
+    @rank_zero_only
+    def add_picture(self, name: str, picture: Tensor, step: int) -> None:
+        """Enter a picture, uint8 [3, H, W]; SummaryWriter.add_image takes three times as long to compress it."""
+        from tensorboard.compat.proto.summary_pb2 import Summary  # TensorBoard is imported when there is a run to tell
+
+        _, height, width = picture.shape
+        image = Summary.Image(height=height, width=width, encoded_image_string=png(picture))
+        self.experiment._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+
+    @rank_zero_only
+    def compare_by(self, hparams: Mapping[str, Any]) -> None:
+        """Enter the run into the HParams tab, beside its best validation ELBO and what `test.py` finds."""
+        from tensorboard.plugins.hparams import summary_v2 as hp
+
+        values = {
+            name: value if isinstance(value, bool | float | int) else str(value) for name, value in hparams.items()
+        }
+        metrics = [
+            hp.Metric("best_val_elbo", display_name="best validation ELBO"),
+            hp.Metric("test/elbo", group="test", display_name="test ELBO"),
+            hp.Metric("test/log_marginal", group="test", display_name="test log p(x)"),
+        ]
+        writer = self.experiment._get_file_writer()
+        writer.add_summary(hp.hparams_config_pb([hp.HParam(name) for name in values], metrics))
+        writer.add_summary(hp.hparams_pb(values, trial_id=self.version))
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -78,39 +112,98 @@ class ProgressBar(RichProgressBar):
         return {name: value for name, value in metrics.items() if name != "v_num"}
 
 
-class EpochTime(Callback):
-    """Logs the seconds that each epoch took, validation included."""
+class Speed(Callback):
+    """Logs the seconds of each epoch, the training pictures seen so far, and how many a second outside validation."""
 
     def on_train_epoch_start(self, trainer: Trainer, lit: LightningModule) -> None:
-        self.start = time.perf_counter()
+        self.start, self.validation_seconds = time.perf_counter(), 0.0
+
+    def on_validation_start(self, trainer: Trainer, lit: LightningModule) -> None:
+        self.validation_start = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, lit: LightningModule) -> None:
+        self.validation_seconds += time.perf_counter() - self.validation_start
 
     def on_train_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
-        lit.log("epoch_seconds", time.perf_counter() - self.start)
+        seconds, pictures = time.perf_counter() - self.start, lit.train_bound.num_pictures
+        lit.log("epoch_seconds", seconds)
+        lit.log("pictures_per_second", pictures / (seconds - self.validation_seconds))
+        lit.log("pictures_seen", float(pictures * (trainer.current_epoch + 1)))
 
 
-class Pictures(Callback):
-    """Reconstructions of validation pictures, and samples, into TensorBoard: some ten times in a run."""
+class Story(Callback):
+    """What a run learns, into TensorBoard: pictures and histograms as it goes on, the latent space at its end.
+
+    The pictures come after epochs 1, 2, 4, 8, ... and the last one: most happens in the first ones, and TensorBoard,
+    which keeps ten images a tag, keeps them all up to 512 epochs. None is of the test set. For the figure
+    `training_film` frames are kept in the run's folder.
+    """
+
+    def on_train_start(self, trainer: Trainer, lit: LightningModule) -> None:
+        charts = {
+            "bound": ["Multiline", ["train/elbo", "train/importance_bound", "val/elbo"]],
+            "reconstruction": ["Multiline", ["train/reconstruction", "val/reconstruction"]],
+            "KL": ["Multiline", ["train/kl", "val/kl"]],
+        }
+        trainer.logger.experiment.add_custom_scalars({"training and validation, nats per picture": charts})
+        hparams = {name: value for name, value in lit.hparams.items() if name != "palette"}
+        hparams |= {f"data.{name}": value for name, value in trainer.datamodule.hparams.items()}
+        trainer.logger.compare_by(hparams)
+
+    def on_validation_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
+        if self.is_told(trainer):
+            writer, step = trainer.logger.experiment, trainer.global_step
+            writer.add_histogram("kl_per_dimension", torch.tensor([*lit.kl_per_dimension.compute().values()]), step)
+            writer.add_histogram("posterior_means", dim_zero_cat(lit.active_units.means)[:MOST_CODES], step)
 
     def on_train_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
-        epoch, epochs = trainer.current_epoch + 1, trainer.max_epochs
-        if epoch % max(1, -(-epochs // IMAGES_PER_TAG)) and epoch != epochs:
+        epoch = trainer.current_epoch + 1
+        if not (self.is_told(trainer) or is_filmed(epoch)):
             return
-        data = trainer.datamodule
-        images = data.pictures("val" if data.splits["val"] else "train", 40).to(lit.device)
-        for figure in (reconstruction, samples):
-            image = pil_to_tensor(figure(lit.vae, images))
-            trainer.logger.experiment.add_image(figure.__name__, image, trainer.global_step)
-
-
-class HyperParameters(Callback):
-    """The hyper-parameters, with the best validation ELBO, into TensorBoard's HParams tab, at the end."""
+        still = frame(lit.vae)
+        if trainer.log_dir:
+            runs.write(runs.frame_of(Path(trainer.log_dir), epoch), png(still))
+        if self.is_told(trainer):
+            images = trainer.datamodule.pictures(self.split(trainer), 10).to(lit.device)
+            pictures = {
+                "reconstruction": reconstruction_grid(lit.vae, images, 1),
+                "samples": sample_grid(lit.vae, at_least=1),
+            }
+            if lit.vae.latent_dim <= 2:
+                pictures["learned_manifold"] = still
+            for name, picture in pictures.items():
+                trainer.logger.add_picture(name, picture, trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, lit: LightningModule) -> None:
+        writer, data, split = trainer.logger.experiment, trainer.datamodule, self.split(trainer)
+        images, labels = data.pictures(split, MOST_CODES), data.labels(split, MOST_CODES)
+        means, _ = codes(lit.vae, images.to(lit.device))
+        names = None if labels is None else [data.classes[label] for label in labels.tolist()]
+        side = min(MOST_PIXELS, *images.shape[-2:])
+        writer.add_embedding(means, names, resize(images, side, antialias=True), trainer.global_step, "posterior_means")
         best = best_elbo(trainer)
         if best is not None:
-            hparams = {name: value for name, value in lit.hparams.items() if name != "palette"}
-            hparams |= {f"data.{name}": value for name, value in trainer.datamodule.hparams.items()}
-            trainer.logger.log_hyperparams(hparams, {"best_val_elbo": best})
+            writer.add_scalar("best_val_elbo", best, trainer.global_step)
+
+    @staticmethod
+    def is_told(trainer: Trainer) -> bool:
+        epoch = trainer.current_epoch + 1
+        return epoch & (epoch - 1) == 0 or epoch == trainer.max_epochs
+
+    @staticmethod
+    def split(trainer: Trainer) -> str:
+        return "val" if trainer.datamodule.splits["val"] else "train"
+
+
+def is_filmed(epoch: int) -> bool:
+    """Whether a frame of that epoch is kept: of each one up to 64, of every other one up to 128, and so on."""
+    return epoch % 2 ** max(0, (epoch - 1).bit_length() - 6) == 0
+
+
+def png(picture: Tensor) -> bytes:
+    """A picture, uint8 [3, H, W], as the content of a file; in grey if it is, and fast rather than small."""
+    grey = torch.equal(picture[0], picture[1]) and torch.equal(picture[0], picture[2])
+    return encode_png(picture[:1] if grey else picture, compression_level=1).numpy().tobytes()
 
 
 def best_elbo(trainer: Trainer) -> float | None:

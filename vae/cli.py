@@ -8,6 +8,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
+from inspect import Parameter, signature
 from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
@@ -19,7 +20,7 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from vae import runs
-from vae.callbacks import BestCheckpoint, EpochTime, HyperParameters, LastCheckpoint, Pictures, ProgressBar, RunLogger
+from vae.callbacks import BestCheckpoint, LastCheckpoint, ProgressBar, RunLogger, Speed, Story
 from vae.lit_vae import LitVAE, PosteriorCollapse
 
 SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
@@ -162,7 +163,7 @@ class TrainCLI(LightningCLI):
 
     def instantiate_trainer(self) -> Trainer:
         options = self.config.trainer
-        callbacks = [EpochTime(), Pictures(), HyperParameters()]
+        callbacks = [Speed(), Story()]
         if options.enable_checkpointing is not False:
             callbacks += [BestCheckpoint(), LastCheckpoint()]
         if options.enable_progress_bar is not False:
@@ -199,14 +200,21 @@ def sample_counts(text: str | tuple[int, ...]) -> tuple[int, ...]:
     return counts
 
 
-def command(function: Callable, **options) -> None:
+def command(function: Callable, *optional: Callable, **options) -> None:
     """Run a function as a command line, which its parameters, their types and its docstring make.
 
     Args:
+        function: what is run.
+        optional: functions whose keyword-only parameters the command line has too; it gets them as keywords.
         options: how add_argument takes a parameter whose type does not tell.
     """
     parser = Parser(description=function.__doc__.splitlines()[0])
     parser.add_function_arguments(function, skip=set(options))
+    for other in optional:
+        material = {
+            name for name, parameter in signature(other).parameters.items() if parameter.kind != Parameter.KEYWORD_ONLY
+        }
+        parser.add_function_arguments(other, skip=material)
     for name, settings in options.items():
         parser.add_argument(f"--{name}", **settings)
     function(**parser.parse_args())

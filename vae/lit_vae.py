@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
+from torch.distributions import Distribution
 from torchmetrics import Metric, MetricCollection
 
 from vae.distributions import MeanLikelihood
-from vae.metrics import ActiveUnits, EvidencePerPicture, PerPicture, quality
+from vae.metrics import ActiveUnits, EvidencePerPicture, KLPerDimension, PerPicture, quality
 from vae.model import SAMPLES_AT_ONCE, VAE, pieces
 from vae.registry import Registry
 
@@ -104,7 +105,7 @@ class LitVAE(LightningModule):
             raise ValueError("init_output_bias: this likelihood has no mean that the bias could start at")
         self.train_bound, self.val_bound = PerPicture(), PerPicture()
         self.test_bound = EvidencePerPicture(self.vae.image_shape)
-        self.active_units, self.kl_per_dimension = ActiveUnits(), PerPicture()
+        self.active_units, self.kl_per_dimension = ActiveUnits(), KLPerDimension()
         self.quality = quality(self.vae.image_shape)
         self.importance_samples: tuple[int, ...] = (100,)  # of each picture, in the test
 
@@ -136,24 +137,28 @@ class LitVAE(LightningModule):
         return -objective.mean()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.val_bound.update(self.evaluate_bound(batch))
-        self.active_units.update(self.vae.encode(batch.images).mean)
+        q_z = self.vae.encode(batch.images)
+        self.val_bound.update(self.evaluate_bound(batch, q_z))
+        self.evaluate_posterior(q_z)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
+        q_z = self.vae.encode(batch.images)
         noise = self.evaluation_noise(batch.index, self.importance_samples[-1])
-        evidence = self.vae.evidence(batch.images, self.importance_samples, eps=noise)
+        evidence = self.vae.evidence(batch.images, self.importance_samples, eps=noise, q_z=q_z)
         bounds = {f"bound_{k}": bound for k, bound in zip(self.importance_samples, evidence.bounds, strict=True)}
         values = {"log_marginal": evidence.log_marginal, "mc_error": evidence.mc_error}
-        self.test_bound.update(self.evaluate_bound(batch) | bounds | values)
-        self.active_units.update(self.vae.encode(batch.images).mean)
-        kl = self.vae.kl_per_dimension(batch.images)
-        self.kl_per_dimension.update({f"kl_{place}": column for place, column in enumerate(kl.unbind(-1))})
-        self.quality.update(self.vae.reconstruct(batch.images), batch.images)
+        self.test_bound.update(self.evaluate_bound(batch, q_z) | bounds | values)
+        self.evaluate_posterior(q_z)
+        self.quality.update(self.vae.picture(q_z.mean), batch.images)
 
-    def evaluate_bound(self, batch: Any) -> dict[str, Tensor]:
+    def evaluate_bound(self, batch: Any, q_z: Distribution) -> dict[str, Tensor]:
         """The terms of the bound for each picture, [B]: the same for the same picture, whenever it is asked for."""
         eps = torch.cat([*self.evaluation_noise(batch.index, self.hparams.num_samples)])
-        return self.vae.elbo(batch.images, eps=eps)._asdict()
+        return self.vae.elbo(batch.images, eps=eps, q_z=q_z)._asdict()
+
+    def evaluate_posterior(self, q_z: Distribution) -> None:
+        self.active_units.update(q_z.mean)
+        self.kl_per_dimension.update(self.vae.kl_per_dimension(q_z))
 
     def evaluation_noise(self, index: Tensor, num_samples: int) -> Iterator[Tensor]:
         """Noise that depends on a picture's place in its split and on the sample alone: pieces [k, B, Z].
@@ -179,6 +184,7 @@ class LitVAE(LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.log_all("val", self.val_bound)
         self.log_all("val", self.active_units)
+        self.kl_per_dimension.reset()
 
     def on_train_end(self) -> None:
         if self.trainer.callback_metrics.get("val/active_units") == 0:

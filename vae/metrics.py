@@ -28,6 +28,11 @@ class PerPicture(Metric):
         self.names = tuple(values)
         self.rows.append(torch.stack([value.detach() for value in values.values()], dim=-1))
 
+    @property
+    def num_pictures(self) -> int:
+        """The number of pictures so far."""
+        return sum(map(len, self.rows))
+
     def columns(self) -> dict[str, Tensor]:
         """The values of every picture so far, [N] each, in double precision."""
         return dict(zip(self.names, dim_zero_cat(self.rows).cpu().double().unbind(-1), strict=True))
@@ -63,25 +68,45 @@ class EvidencePerPicture(PerPicture):
         }
 
 
-class ActiveUnits(Metric):
-    """The number of latent dimensions that the data moves: variance over it of the posterior's mean > `threshold`.
+def active(means: Tensor, threshold: float = 0.01) -> Tensor:
+    """Which latent variables the data moves: the variance over it of the posterior's mean, [N, Z], is above that.
 
-    Burda et al., arXiv 1509.00519, Section 5.2. `update` takes posterior means [B, Z].
+    Burda et al., arXiv 1509.00519, Section 5.2. Returns bool [Z].
     """
+    return means.cpu().double().var(dim=0, correction=0) > threshold
+
+
+class ActiveUnits(Metric):
+    """The number of active latent variables. `update` takes posterior means [B, Z]."""
 
     full_state_update = False
 
-    def __init__(self, threshold: float = 0.01):
+    def __init__(self):
         super().__init__()
-        self.threshold = threshold
         self.add_state("means", default=[], dist_reduce_fx="cat")
 
     def update(self, means: Tensor) -> None:
         self.means.append(means.detach())
 
     def compute(self) -> dict[str, int]:
-        variance = dim_zero_cat(self.means).cpu().double().var(dim=0, correction=0)
-        return {"active_units": int((variance > self.threshold).sum())}
+        return {"active_units": int(active(dim_zero_cat(self.means)).sum())}
+
+
+class KLPerDimension(Metric):
+    """The mean KL of each latent variable, nats. `update` takes the terms of the KL, [B, Z]."""
+
+    full_state_update = False
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("terms", default=[], dist_reduce_fx="cat")
+
+    def update(self, terms: Tensor) -> None:
+        self.terms.append(terms.detach())
+
+    def compute(self) -> dict[str, float]:
+        means = dim_zero_cat(self.terms).cpu().double().mean(0)
+        return {f"kl_{place}": mean for place, mean in enumerate(means.tolist())}
 
 
 def quality(image_shape: tuple[int, int, int]) -> MetricCollection:

@@ -131,7 +131,14 @@ class VAE(nn.Module):
         """p(x|z): latents [..., Z] -> batch_shape [...], event_shape [C, H, W]."""
         return self.likelihood(self.decoder(z.to(self.origin.dtype)))
 
-    def elbo(self, x: Tensor, num_samples: int = 1, eps: Tensor | None = None, analytic_kl: bool = True) -> Bound:
+    def elbo(
+        self,
+        x: Tensor,
+        num_samples: int = 1,
+        eps: Tensor | None = None,
+        analytic_kl: bool = True,
+        q_z: Independent | None = None,
+    ) -> Bound:
         """The bound of equation 10, with the analytic KL of Appendix B; or estimator A of equation 6, without it.
 
         Args:
@@ -139,8 +146,9 @@ class VAE(nn.Module):
             num_samples: L, the samples of z for each picture.
             eps: the noise of g(eps, x), [L, B, Z], in place of a fresh draw.
             analytic_kl: whether the KL is taken in closed form rather than from the same samples.
+            q_z: the posterior q(z|x), where it is at hand.
         """
-        q_z = self.encode(x)
+        q_z = q_z or self.encode(x)
         z = reparameterize(q_z, self._noise(num_samples, x) if eps is None else eps)
         reconstruction = self.decode(z).log_prob(x).mean(0)
         kl = kl_divergence(q_z, self.prior) if analytic_kl else (q_z.log_prob(z) - self.prior.log_prob(z)).mean(0)
@@ -181,7 +189,11 @@ class VAE(nn.Module):
         return (log_w.logsumexp(0) - log(len(z))).detach() + surrogate - surrogate.detach()
 
     def evidence(
-        self, x: Tensor, num_samples: int | Sequence[int] = 100, eps: Tensor | Iterable[Tensor] | None = None
+        self,
+        x: Tensor,
+        num_samples: int | Sequence[int] = 100,
+        eps: Tensor | Iterable[Tensor] | None = None,
+        q_z: Independent | None = None,
     ) -> Evidence:
         """log p(x) by importance sampling from q(z|x): log of the mean of w over K samples (arXiv 1509.00519, eq. 8).
 
@@ -192,6 +204,7 @@ class VAE(nn.Module):
             x: pictures [B, C, H, W], values in [0, 1].
             num_samples: K, the samples for each picture; or several K, rising, whose bounds come from one pass.
             eps: the noise in place of a fresh draw, [K, B, Z] or pieces [k, B, Z] of it.
+            q_z: the posterior q(z|x), where it is at hand.
 
         Raises:
             ValueError: the numbers of samples are below 1 or do not rise, or the last is not that of the noise.
@@ -203,7 +216,7 @@ class VAE(nn.Module):
             eps = (self._noise(k, x) for k in pieces(counts[-1]))
         elif isinstance(eps, Tensor):
             eps = [eps]
-        q_z = self.encode(x)
+        q_z = q_z or self.encode(x)
         done, bounds = 0, []
         log_sum = log_sum_of_squares = torch.full_like(x[:, 0, 0, 0], -torch.inf)
         for piece in eps:
@@ -233,9 +246,9 @@ class VAE(nn.Module):
         """The picture at the posterior's mean: [B, C, H, W] -> [B, C, H, W], values in [0, 1]."""
         return self.picture(self.encode(x).mean)
 
-    def kl_per_dimension(self, x: Tensor) -> Tensor:
-        """The terms of Appendix B's sum over latent variables: [B, Z]."""
-        return kl_divergence(self.encode(x).base_dist, self.prior.base_dist)
+    def kl_per_dimension(self, q_z: Independent) -> Tensor:
+        """The terms of Appendix B's sum over latent variables: [B, Z], nats."""
+        return kl_divergence(q_z.base_dist, self.prior.base_dist)
 
     def picture(self, z: Tensor) -> Tensor:
         """The picture of p(x|z), its mean, or the mode of a categorical one: [..., Z] -> [..., C, H, W]."""

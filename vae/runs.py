@@ -4,15 +4,19 @@ A run lives in `lightning_logs/version_N/` (or `NAME/`): `config.yaml`, event fi
 highest val/elbo) and `checkpoints/last.ckpt` (the last epoch).
 """
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torchvision.io import decode_image
 
 from vae.lit_vae import LitVAE
+from vae.model import VAE
 
 ROOT = Path("lightning_logs")
 
@@ -74,19 +78,21 @@ def named(name: str) -> Path:
         RunError: it is no name of a folder.
     """
     if Path(name).name != name:
-        raise RunError(f"--run_name is the name of a folder in {ROOT}, not a path; got {name}")
+        raise RunError(f"A run's name is that of a folder in {ROOT}, not a path; got {name}")
     return ROOT / name
 
 
-def find_checkpoint(ckpt_path: str | None = None) -> Path:
-    """That checkpoint, or where none is named the newest run's `best.ckpt`, or its `last.ckpt` if it had no validation.
+def find_checkpoint(ckpt_path: str | None = None, name: str | None = None) -> Path:
+    """That checkpoint, or where none is named that of the newest run, or of the run of that name.
+
+    It is the run's `best.ckpt`, or its `last.ckpt` if it had no validation.
 
     Raises:
         RunError: there is none.
     """
     if ckpt_path is not None:
         return Path(ckpt_path)
-    run = newest_run()
+    run = newest_run(name)
     return best_of(run) if best_of(run).exists() else last_of(run)
 
 
@@ -164,6 +170,7 @@ def describe(ckpt_path: Path, datasets: Mapping[str, type]) -> dict[str, str]:
     return {
         "checkpoint": str(ckpt_path),
         "data set": hparams["data"].pop("dataset"),
+        "split": ", ".join(f"{size:,} {split}" for split, size in checkpoint[type(data).__name__].items()),
         "measure": lit.vae.likelihood.measure(data.binary),
         "epochs": str(checkpoint["epoch"] + 1),
         "best val/elbo": f"{best[0]:.4f} nats per picture" if best and best[0] is not None else "none: no validation",
@@ -173,6 +180,77 @@ def describe(ckpt_path: Path, datasets: Mapping[str, type]) -> dict[str, str]:
         "in all": f"{sum(counts.values()):,} parameters",
         **{name: str(version) for name, version in checkpoint["versions"].items()},
     }
+
+
+def history(run: Path) -> dict[str, dict[int, float]]:
+    """The curves that a run told TensorBoard: of each one its value after each epoch, counted from 1."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # no one else needs it
+
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    curves = {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
+    epochs = {step: round(epoch) + 1 for step, epoch in curves.pop("epoch", {}).items()}
+    return {
+        tag: {epochs[step]: curve[step] for step in sorted(curve) if step in epochs} for tag, curve in curves.items()
+    }
+
+
+def frame_of(run: Path, epoch: int) -> Path:
+    """Where the frame of a film that shows that epoch is kept."""
+    return run / "frames" / f"{epoch:06}.png"
+
+
+def frames(run: Path) -> dict[int, Tensor]:
+    """The frames that training kept for a film, uint8 [3, H, W], by epoch.
+
+    Raises:
+        RunError: one of them cannot be read.
+    """
+    try:
+        return {int(path.stem): decode_image(str(path), "RGB") for path in sorted((run / "frames").glob("*.png"))}
+    except (ValueError, RuntimeError) as error:
+        raise RunError(f"A frame in {run / 'frames'} is damaged: delete it, or train anew.") from error
+
+
+def material(
+    ckpt_path: Path, vae: VAE, data: Any, split: str, names: Sequence[str] | None
+) -> dict[str, Callable[[], Any]]:
+    """What a figure may show, by the name it has there, and how to get it: only what is asked for is read.
+
+    Args:
+        ckpt_path: the checkpoint that the model is from.
+        vae: the model.
+        data: its data module.
+        split: the split whose pictures are shown.
+        names: the runs whose histories are compared; by default that of the checkpoint.
+
+    Raises:
+        RunError: one of the runs is not there.
+    """
+    run = run_of(ckpt_path)
+    compared = [newest_run(name) for name in names] if names else [run]
+    return {
+        "vae": lambda: vae,
+        "images": lambda: data.pictures(split).to(vae.origin.device),
+        "labels": lambda: data.labels(split),
+        "classes": lambda: data.classes,
+        "history": lambda: history(run),
+        "histories": lambda: {run.name: history(run) for run in compared},
+        "frames": lambda: frames(run),
+    }
+
+
+def report(ckpt_path: Path, metrics: Mapping[str, Any]) -> Path:
+    """Keep what a test of a checkpoint found: in its run's test_metrics.json, and where there is one in TensorBoard."""
+    from torch.utils.tensorboard import SummaryWriter  # a second to import
+
+    run, step = run_of(ckpt_path), read(ckpt_path)["global_step"]
+    if metrics["split"] == "test" and [*run.glob("events.out.tfevents.*")]:
+        with SummaryWriter(run / "test") as writer:  # in a folder of its own: the run's own file may yet grow
+            for name in ("elbo", "log_marginal"):
+                writer.add_scalar(f"test/{name}", metrics[name], step)
+    path = run / "test_metrics.json"
+    write(path, json.dumps(metrics, indent=2).encode())
+    return path
 
 
 def check_unchanged(ckpt_path: Path, model: Mapping[str, Any], data: Mapping[str, Any]) -> None:

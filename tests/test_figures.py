@@ -156,14 +156,18 @@ def test_a_scatter_has_every_code_once_in_its_class(labelled):
     vae, images = VAE((1, 8, 8)), torch.rand(30, 1, 8, 8)
     labels = torch.arange(30, dtype=torch.uint8) % 3 if labelled else None
     (axes,) = FIGURES["latent_scatter"](vae, images, labels, ("a", "_b$", "c") if labelled else None).axes
-    points = [np.asarray(group.get_offsets()) for group in axes.collections]
-    for label, group in enumerate(points):
-        expected = code(vae, images)[label::3] if labelled else code(vae, images)
-        np.testing.assert_allclose(group, expected, rtol=1e-6)
-    assert len(points) == (3 if labelled else 1)
+    np.testing.assert_allclose(axes.collections[0].get_offsets(), code(vae, images), rtol=1e-6)
+    colours = [tuple(colour) for colour in axes.collections[0].get_facecolor()]
     if labelled:
-        assert [text.get_text().strip() for text in axes.get_legend().get_texts()] == ["a", "_b$", "c"]
-        assert len({tuple(group.get_facecolor()[0]) for group in axes.collections}) == 3
+        assert len(set(colours)) == 3
+        assert colours == colours[:3] * 10
+        legend = axes.get_legend()
+        assert [text.get_text().strip() for text in legend.get_texts()] == ["a", "_b$", "c"]
+        shown = [handle.get_facecolor()[0][:3].tolist() for handle in legend.legend_handles]
+        assert shown == [list(colour[:3]) for colour in colours[:3]]
+    else:
+        assert len(set(colours)) == 1
+        assert axes.get_legend() is None
 
 
 def test_above_two_dimensions_a_scatter_shows_pca_and_tsne():

@@ -29,8 +29,9 @@ from vae.model import VAE
 from vae.registry import Registry
 
 DPI = 100
+COLOURS = "petroff10"  # ten that colour-blind eyes tell apart, arXiv 2107.02270
 STYLE = [
-    "petroff10",  # ten colours that colour-blind eyes tell apart, arXiv 2107.02270
+    COLOURS,
     {
         "figure.dpi": DPI,
         "font.size": 12,
@@ -197,7 +198,7 @@ def latent_scatter(
             axes.set_aspect("equal", adjustable="datalim")
         scatter(axes, points, None if labels is None else labels[: len(points)], classes)
     if labels is not None:
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2, ncols=-(-len(labels.unique()) // 25))
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), ncols=-(-len(labels.unique()) // 25))
     return chart
 
 
@@ -301,7 +302,7 @@ def learning_curves(histories: Mapping[str, History]) -> Figure:
         raise NotApplicable("learning_curves needs the curves that TensorBoard keeps; these runs' folders have none")
     chart = Figure(figsize=(10, 6.5), layout="constrained")
     axes = chart.subplots()
-    for (name, history), colour in zip(curves.items(), cycle(matplotlib.color_sequences["petroff10"]), strict=False):
+    for (name, history), colour in zip(curves.items(), cycle(matplotlib.color_sequences[COLOURS]), strict=False):
         for tag, style in (("train/elbo", "-"), ("train/importance_bound", "-"), ("val/elbo", "--")):
             if tag in history:
                 seen = [history["pictures_seen"][epoch] for epoch in history[tag]]
@@ -469,16 +470,18 @@ def label_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str], bottom:
 
 
 def scatter(axes: Axes, points: Tensor, labels: Tensor | None, classes: Sequence[str] | None) -> None:
-    """Points [N, 2], in a colour and a mark for each label, whose name stands in their midst."""
-    look = {"s": min(30.0, max(4.0, 40_000 / len(points))), "alpha": 0.7, "linewidths": 0}
+    """Points [N, 2], in their order; where there are labels in their colours, each name in their midst."""
+    look = {"s": min(30.0, max(6.0, 40_000 / len(points))), "alpha": 0.7, "linewidths": 0}
     if labels is None:
         axes.scatter(*points.T, **look)
         return
-    for place, label in enumerate(labels.unique().tolist()):
-        chosen = points[labels == label]
-        axes.scatter(*chosen.T, marker="os^Dv"[place % 5], label=f" {classes[label]}", **look)
+    labels, palette = labels.tolist(), matplotlib.color_sequences[COLOURS]
+    axes.scatter(*points.T, c=[palette[label % len(palette)] for label in labels], **look)
+    for label in sorted(set(labels)):
+        axes.scatter([], [], s=40, color=palette[label % len(palette)], label=f" {classes[label]}")
+        midst = points[torch.tensor(labels) == label].median(0).values.tolist()
         box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
-        axes.annotate(classes[label], chosen.median(0).values.tolist(), ha="center", va="center", bbox=box)
+        axes.annotate(classes[label], midst, ha="center", va="center", bbox=box)
 
 
 def render(name: str, material: Mapping[str, Callable[[], Any]]) -> tuple[str, bytes]:

@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
+from torch.nn.functional import pad
 from torchmetrics.utilities import dim_zero_cat
 from torchvision.io import encode_png
 from torchvision.transforms.functional import resize
@@ -19,6 +20,7 @@ from vae import runs
 from vae.figures import codes, frame, reconstruction_grid, sample_grid
 
 MOST_CODES = 2_000  # of which TensorBoard is told; its projector moves no more of them smoothly
+TABULATED = ("data.dataset", "hidden_dims", "latent_dim", "likelihood", "objective")
 MOST_PIXELS = 64  # of a picture's side in the projector
 
 
@@ -56,6 +58,7 @@ class RunLogger(TensorBoardLogger):
     def compare_by(self, hparams: Mapping[str, Any]) -> None:
         """Enter the run into the HParams tab, beside its best validation ELBO and what `test.py` finds."""
         from tensorboard.plugins.hparams import summary_v2 as hp
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
         values = {
             name: value if isinstance(value, bool | float | int) else str(value) for name, value in hparams.items()
@@ -65,8 +68,13 @@ class RunLogger(TensorBoardLogger):
             hp.Metric("test/elbo", group="test", display_name="test ELBO"),
             hp.Metric("test/log_marginal", group="test", display_name="test log p(x)"),
         ]
+        config = hp.hparams_config_pb([hp.HParam(name) for name in values], metrics)
+        content = HParamsPluginData.FromString(config.value[0].metadata.plugin_data.content)
+        for info in content.experiment.hparam_infos:
+            info.differs = info.name in TABULATED  # TensorBoard's table has the first five that do
+        config.value[0].metadata.plugin_data.content = content.SerializeToString()
         writer = self.experiment._get_file_writer()
-        writer.add_summary(hp.hparams_config_pb([hp.HParam(name) for name in values], metrics))
+        writer.add_summary(config)
         writer.add_summary(hp.hparams_pb(values, trial_id=self.version))
 
 
@@ -164,7 +172,7 @@ class Story(Callback):
         if trainer.log_dir:
             runs.write(runs.frame_of(Path(trainer.log_dir), epoch), png(still))
         if self.is_told(trainer):
-            images = trainer.datamodule.pictures(self.split(trainer), 10).to(lit.device)
+            images = trainer.datamodule.pictures(self.split(trainer), 20).to(lit.device)
             pictures = {
                 "reconstruction": reconstruction_grid(lit.vae, images, 1),
                 "samples": sample_grid(lit.vae, at_least=1),
@@ -178,6 +186,7 @@ class Story(Callback):
         writer, data, split = trainer.logger.experiment, trainer.datamodule, self.split(trainer)
         images, labels = data.pictures(split, MOST_CODES), data.labels(split, MOST_CODES)
         means, _ = codes(lit.vae, images.to(lit.device))
+        means = pad(means, (0, max(0, 3 - means.shape[1])))  # the projector shows nothing of fewer dimensions
         names = None if labels is None else [data.classes[label] for label in labels.tolist()]
         side = min(MOST_PIXELS, *images.shape[-2:])
         writer.add_embedding(means, names, resize(images, side, antialias=True), trainer.global_step, "posterior_means")

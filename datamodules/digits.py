@@ -1,7 +1,6 @@
 """Digits: 1,797 handwritten digits of 8 x 8 pixels that come with scikit-learn. Needs no download."""
 
 import torch
-from sklearn.datasets import load_digits
 
 from datamodules.images import ImageDataModule, Pictures
 
@@ -14,6 +13,8 @@ class Digits(ImageDataModule):
     classes = tuple("0123456789")
 
     def load(self) -> dict[str, Pictures]:
+        from sklearn.datasets import load_digits  # here: whoever trains on something else need not wait for it
+
         digits = load_digits()
         images = torch.as_tensor(digits.images / 16 * 255).round().to(torch.uint8).unsqueeze(1)
         labels = torch.as_tensor(digits.target).to(torch.uint8)

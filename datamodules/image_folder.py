@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from rich.progress import track
 from torchvision.transforms.functional import pil_to_tensor
 
-from datamodules.images import DataError, ImageDataModule, Pictures
+from datamodules.images import DataError, ImageDataModule, Pictures, room
 
 MODES = {1: "L", 3: "RGB"}
 
@@ -18,7 +18,8 @@ class ImageFolder(ImageDataModule):
     """The pictures in `data_dir` and below, brought to one size; eight in ten train, one validates, one tests.
 
     The split goes by the file names' checksums, so it is the same on every machine. Where there are sub-folders, the
-    first one on a picture's path is its label. Hidden files are passed over.
+    first one on a picture's path is its label. Hidden files are passed over. Pictures that would fill more than half of
+    the memory are kept in a file beside them, which vanishes with the process.
 
     Args:
         size: height and width; a picture of another shape is cut at its longer sides, then scaled.
@@ -47,9 +48,9 @@ class ImageFolder(ImageDataModule):
         if len(paths) < 3:
             raise DataError(f"{self.data_dir} holds {len(paths)} pictures: a split into three needs at least 3.")
         paths.sort(key=lambda path: hashlib.sha256(os.fsencode(path.as_posix())).digest())
-        images = torch.stack(
-            [self.read(self.data_dir / path) for path in track(paths, "Reading pictures", transient=True)]
-        )
+        images = room((len(paths), *self.image_shape), self.data_dir)
+        for place, path in enumerate(track(paths, "Reading pictures", transient=True)):
+            images[place] = self.read(self.data_dir / path)
         labels = self.label(paths)
         held_out = max(1, len(paths) // 10)
         cuts = [len(paths) - 2 * held_out, held_out, held_out]

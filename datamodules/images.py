@@ -2,10 +2,13 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
@@ -145,8 +148,11 @@ class ImageDataModule(LightningDataModule):
         Raises:
             DataError: there are more than MOST_COLOURS.
         """
-        codes = sum(channel.int() << 8 * place for place, channel in enumerate(self.splits["train"].images.unbind(1)))
-        codes = torch.bincount(codes.flatten()).nonzero().squeeze(1)
+        found = torch.zeros(256 ** self.image_shape[0], dtype=torch.bool)
+        for images in self.splits["train"].images.split(10_000):
+            codes = sum(channel.int() << 8 * place for place, channel in enumerate(images.unbind(1)))
+            found[codes.flatten()] = True
+        codes = found.nonzero().squeeze(1)
         if len(codes) > MOST_COLOURS:
             raise DataError(
                 f"{self.name} has {len(codes):,} colours, of which a palette holds {MOST_COLOURS:,} at most."
@@ -191,6 +197,14 @@ class ImageDataModule(LightningDataModule):
 
 def _as_is(batch: Batch) -> Batch:
     return batch
+
+
+def room(shape: Sequence[int], folder: Path) -> Tensor:
+    """Room for pictures, uint8: in memory, or where they would fill half of it, in a nameless file in that folder."""
+    if prod(shape) <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2:
+        return torch.empty(shape, dtype=torch.uint8)
+    with tempfile.TemporaryFile(dir=folder) as file:  # the mapping keeps it
+        return torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="w+", shape=tuple(shape)))
 
 
 def verify(path: Path, sha256: str, remedy: str) -> None:

@@ -32,7 +32,7 @@ def test_train_test_and_draw_from_end_to_end(process, tmp_path):
     assert re.fullmatch(r"Trained +3 epochs, this time in 0 min \d+ s", report[-5])
     commands = [line.removeprefix("Next").strip() for line in report[-3:]]
     assert commands == ["python3 test.py", "python3 visualizations.py", "tensorboard --logdir lightning_logs"]
-    assert all(line.startswith("Epoch ") for line in report[:-6])  # the progress bar, and no tips
+    assert all(line.startswith(("Epoch ", "Training: ")) for line in report[:-6])  # the progress bar, and no tips
     run = tmp_path / "lightning_logs" / "mine"
     names = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
     projector = [f"00036/posterior_means/{name}" for name in ("metadata.tsv", "sprite.png", "tensors.tsv")]

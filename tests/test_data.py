@@ -6,6 +6,7 @@ import json
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -199,6 +200,16 @@ def test_image_folder_splits_by_name_and_labels_by_sub_folder(album):
     assert sorted(torch.cat(list(shades.values())).tolist()) == [8 * i for i in range(30)]
     again = ready(ImageFolder(size=(6, 10), data_dir=str(album))).splits
     assert all(torch.equal(again[name].images, data.splits[name].images) for name in SPLITS)
+
+
+def test_pictures_that_fill_the_memory_are_mapped(album, monkeypatch):
+    kept = ready(ImageFolder(size=(6, 10), data_dir=str(album))).splits
+    monkeypatch.setattr("os.sysconf", lambda name: 100)  # a hundred pages of a hundred bytes
+    before = Path("/proc/self/maps").read_text().count(str(album.resolve()))
+    mapped = ready(ImageFolder(size=(6, 10), data_dir=str(album))).splits
+    assert Path("/proc/self/maps").read_text().count(str(album.resolve())) == before + 1
+    assert all(torch.equal(mapped[name].images, kept[name].images) for name in SPLITS)
+    assert sorted(path.name for path in album.iterdir()) == [".hidden", "cats", "dogs"]  # nothing stays behind
 
 
 def test_image_folder_without_sub_folders_has_no_labels(album):

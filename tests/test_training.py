@@ -1,10 +1,12 @@
 """The training system: it learns, it evaluates the same whatever the batches, it resumes to the last bit."""
 
 import io
+import os
 import re
 import warnings
 from functools import partial
 from pathlib import Path
+from shutil import which
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from datamodules import DATASETS, MNIST, CryptoPunks, DataError, Digits, ImageDataModule
+from datamodules import DATASETS, MNIST, Batch, CryptoPunks, DataError, Digits, ImageDataModule
 from vae import VAE, LitVAE, runs
 from vae.callbacks import BestCheckpoint, LastCheckpoint, RunLogger, Speed, Story, is_filmed
 from vae.cli import TrainCLI
@@ -568,3 +570,16 @@ def test_active_units_are_those_whose_mean_moves():
 def test_the_model_works_without_lightning():
     vae = VAE((1, 8, 8))
     assert vae.log_marginal(torch.rand(2, 1, 8, 8), num_samples=3).shape == (2,)
+
+
+@pytest.mark.skipif(not which(os.environ.get("CXX", "g++")), reason="there is no C++ compiler")
+def test_a_compiled_bound_is_the_bound():
+    batch = Batch(torch.rand(4, 1, 8, 8), None, torch.arange(4))
+    plain = LitVAE(image_shape=(1, 8, 8), hidden_dims=8)
+    compiled = LitVAE(image_shape=(1, 8, 8), hidden_dims=8, compile=True)
+    compiled.load_state_dict(plain.state_dict())  # the same names
+    eps = torch.randn(1, 4, 2)
+    found, expected = compiled.elbo(batch.images, eps=eps), plain.vae.elbo(batch.images, eps=eps)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    assert compiled.elbo is not compiled.vae.elbo

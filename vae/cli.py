@@ -1,6 +1,7 @@
 """The command lines: `train.py` is a LightningCLI, the other two are made from a function's signature."""
 
 import logging
+import os
 import re
 import sys
 import warnings
@@ -18,6 +19,7 @@ from jsonargparse.typing import restricted_number_type
 from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch._dynamo.exc import TorchDynamoException
 
 from vae import runs
 from vae.callbacks import BestCheckpoint, LastCheckpoint, ProgressBar, RunLogger, Speed, Story
@@ -167,7 +169,7 @@ class TrainCLI(LightningCLI):
         if options.enable_checkpointing is not False:
             callbacks += [BestCheckpoint(), LastCheckpoint()]
         if options.enable_progress_bar is not False:
-            callbacks.append(ProgressBar())
+            callbacks.append(ProgressBar(refresh_rate=20))  # at every batch it would cost a step's time a twentieth
         self.trainer_defaults["callbacks"] = callbacks
         resumed = runs.run_of(self.ckpt_path) if self.ckpt_path else None
         return super().instantiate_trainer(logger=RunLogger(self.run_name, resumed))
@@ -181,6 +183,7 @@ class TrainCLI(LightningCLI):
                 raise runs.RunError(
                     f"A cosine schedule ends with its run, here after {begun} epochs; it cannot go on to {now}."
                 )
+        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)  # Lightning's; without a GPU it costs 0.2 ms a step
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         self.trainer.fit(self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True)
@@ -239,6 +242,9 @@ def plain_speech(*expected: type[Exception]) -> Iterator[None]:
     warnings.formatwarning = lambda message, *where: f"warning: {message}\n"
     try:
         yield
+    except TorchDynamoException as error:
+        print(f"error: --model.compile true does not work here: {str(error).splitlines()[0]}", file=sys.stderr)
+        sys.exit(1)
     except (*expected, runs.RunError, MisconfigurationException, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -60,6 +60,8 @@ class LitVAE(LightningModule):
         lr_schedule: constant, or cosine (down to zero at the last step).
         init_output_bias: whether the decoder starts at the mean of the training pictures.
         seed: of the noise in training, which is a function of (seed, epoch, batch, rank).
+        compile: whether torch.compile makes one program of the training's bound; it takes half a minute, and on a CPU
+            needs a C++ compiler.
         vae: the arguments of `VAE`.
 
     Raises:
@@ -80,6 +82,7 @@ class LitVAE(LightningModule):
         lr_schedule: str = "constant",
         init_output_bias: bool = False,
         seed: int = 0,
+        compile: bool = False,
         **vae: Any,
     ):
         super().__init__()
@@ -101,6 +104,8 @@ class LitVAE(LightningModule):
             raise ValueError("weight_prior: to AdamW decay is no gradient; choose another optimizer, such as Adam")
         self.save_hyperparameters()
         self.vae = VAE(**vae)
+        bounds = (self.vae.elbo, self.vae.importance_bound)
+        self.elbo, self.importance_bound = map(torch.compile, bounds) if compile else bounds
         if init_output_bias and not isinstance(self.vae.likelihood, MeanLikelihood):
             raise ValueError("init_output_bias: this likelihood has no mean that the bias could start at")
         self.train_bound, self.val_bound = PerPicture(), PerPicture()
@@ -127,12 +132,12 @@ class LitVAE(LightningModule):
         shape = (self.hparams.num_samples, len(batch.images), self.vae.latent_dim)
         eps = torch.randn(shape, generator=generator, device=self.device)
         if self.hparams.objective == "elbo":
-            bound = self.vae.elbo(batch.images, eps=eps, analytic_kl=self.hparams.analytic_kl)
+            bound = self.elbo(batch.images, eps=eps, analytic_kl=self.hparams.analytic_kl)
             objective = bound.weighted(self.beta)
             self.train_bound.update(bound._asdict())
         else:
             doubly = self.hparams.objective == "dreg"
-            objective = self.vae.importance_bound(batch.images, eps=eps, doubly_reparameterized=doubly)
+            objective = self.importance_bound(batch.images, eps=eps, doubly_reparameterized=doubly)
             self.train_bound.update({"importance_bound": objective})
         return -objective.mean()
 

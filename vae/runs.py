@@ -19,6 +19,7 @@ from vae.lit_vae import LitVAE
 from vae.model import VAE
 
 ROOT = Path("lightning_logs")
+MOST_PICTURES = 100_000  # in a figure
 
 
 class RunError(Exception):
@@ -230,8 +231,8 @@ def material(
     compared = [newest_run(name) for name in names] if names else [run]
     return {
         "vae": lambda: vae,
-        "images": lambda: data.pictures(split).to(vae.origin.device),
-        "labels": lambda: data.labels(split),
+        "images": lambda: data.pictures(split, MOST_PICTURES).to(vae.origin.device),
+        "labels": lambda: data.labels(split, MOST_PICTURES),
         "classes": lambda: data.classes,
         "history": lambda: history(run),
         "histories": lambda: {run.name: history(run) for run in compared},

@@ -1,0 +1,54 @@
+"""The yardstick: the same training as a bare PyTorch loop, written for this one model and nothing else."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+DIMS = (784, 500, 20)
+
+
+def bare_epoch(images: Tensor, batch_size: int) -> Callable[[], None]:
+    """An epoch over MNIST's training pictures, uint8 [N, 784], binarised dynamically, with fused Adam."""
+    n, (pixels, hidden, latents) = len(images), DIMS
+    shapes = [(hidden, pixels), (hidden,), (2 * latents, hidden), (2 * latents,)]
+    shapes += [(hidden, latents), (hidden,), (pixels, hidden), (pixels,)]
+    weights = [(torch.randn(shape) * 0.03).requires_grad_() for shape in shapes]
+    w1, b1, w2, b2, w3, b3, w4, b4 = weights
+    optimizer = torch.optim.Adam(weights, lr=1e-3, fused=True)
+    thresholds = images.short() * 257 - 32768
+
+    def epoch() -> None:
+        for index in torch.randperm(n).split(batch_size):
+            noise = torch.randint(-(2**63), 2**63 - 1, (len(index) * pixels // 4,)).view(torch.int16)
+            x = (noise.view(len(index), pixels) < thresholds[index]).float()
+            mean, log_var = linear(linear(x, w1, b1).relu_(), w2, b2).chunk(2, -1)
+            z = torch.addcmul(mean, (0.5 * log_var).exp(), torch.randn_like(mean))
+            logits = linear(linear(z, w3, b3).relu_(), w4, b4)
+            kl = 0.5 * (mean.square() + log_var.exp() - 1 - log_var).sum()
+            size = logits.abs()  # log1p, in softplus or log_sigmoid, is ten times as slow as log on a CPU
+            log_p_x = torch.addcmul(size.sigmoid().log(), x - 0.5, logits).sub(size, alpha=0.5).sum()
+            loss = (kl - log_p_x) / len(index)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return epoch
+
+
+def products_epoch(num_images: int, batch_size: int) -> Callable[[], None]:
+    """The matrix products of such an epoch alone: forward, and the gradients of weights and features."""
+    pixels, hidden, latents = DIMS
+    layers = [(pixels, hidden), (hidden, 2 * latents), (latents, hidden), (hidden, pixels)]
+    sides = [(torch.rand(batch_size, i), torch.rand(o, i), torch.rand(batch_size, o)) for i, o in layers]
+
+    def epoch() -> None:
+        for _ in range(num_images // batch_size):
+            for place, (features, weight, gradient) in enumerate(sides):
+                features @ weight.T
+                gradient.T @ features
+                if place:  # nobody needs the gradient of the pictures
+                    gradient @ weight
+
+    return epoch

@@ -1,0 +1,82 @@
+"""What the benchmarks share: things that are run in turn in one sitting, and the ratios between them."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pytorch_lightning import Callback
+
+PROJECT = Path(__file__).parents[1]
+RESULTS = PROJECT / "benchmarks" / "results.json"
+
+
+def seconds(function: Callable) -> float:
+    """How long one call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def report(name: str, ratios: list[float], target: str = "") -> None:
+    """One line of the table, and one entry of results.json: the median of the pairs, and their range."""
+    print(f"{name:<66} {median(ratios):8.3f}   ({min(ratios):.3f} to {max(ratios):.3f})   {target}", flush=True)
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    results[name] = {"median": median(ratios), "least": min(ratios), "most": max(ratios), "pairs": len(ratios)}
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+
+
+class Turns(Callback):
+    """Makes each epoch of a training wait for its turn, and tells how long it took, without its validation."""
+
+    def __init__(self):
+        self.start = None
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self.tell()
+        os.read(int(os.environ["TURN"]), 1)
+        self.start, self.elsewhere = time.perf_counter(), 0.0
+
+    def on_validation_start(self, *_: Any) -> None:
+        self.validation = time.perf_counter()
+
+    def on_validation_end(self, *_: Any) -> None:
+        self.elsewhere += time.perf_counter() - self.validation
+
+    def on_train_end(self, *_: Any) -> None:
+        self.tell()
+
+    def tell(self) -> None:
+        told = 0.0 if self.start is None else time.perf_counter() - self.start - self.elsewhere
+        os.write(int(os.environ["TOLD"]), f"{told}\n".encode())
+
+
+class Training:
+    """A process that trains and takes an epoch's turn when asked, on a screen that nobody looks at."""
+
+    def __init__(self, command: list[str], folder: Path, env: Mapping[str, str] | None = None):
+        turn, self.turn = os.pipe()
+        told, self.write_end = os.pipe()
+        env = os.environ | {"TURN": str(turn), "TOLD": str(self.write_end), "TTY_COMPATIBLE": "1", "COLUMNS": "100"}
+        env["PYTHONPATH"] = str(PROJECT / "benchmarks")
+        self.process = subprocess.Popen(
+            [sys.executable, *command], cwd=folder, env=env, pass_fds=(turn, self.write_end), stdout=subprocess.DEVNULL
+        )
+        os.close(self.write_end)
+        self.told = os.fdopen(told)
+        self.told.readline()  # it is ready for the first epoch
+
+    def epoch(self) -> float:
+        """The seconds of one epoch."""
+        os.write(self.turn, b"\n")
+        return float(self.told.readline())
+
+    def end(self) -> None:
+        """Stop it."""
+        self.process.kill()
+        self.process.wait()

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test
+.PHONY: bench demo test
 
 demo: .venv/installed
 	$(BIN)/python train.py --data Digits --data.batch_size 32 --trainer.max_epochs 100
@@ -21,6 +21,13 @@ test: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 
+bench: .venv/installed-bench
+	$(BIN)/python benchmarks/start.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/scale.py
+
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --requirement requirements.txt
@@ -28,4 +35,8 @@ test: .venv/installed-dev
 
 .venv/installed-dev: requirements-dev.txt .venv/installed
 	$(BIN)/pip install --quiet --requirement requirements-dev.txt
+	touch $@
+
+.venv/installed-bench: benchmarks/requirements.txt .venv/installed
+	$(BIN)/pip install --quiet --requirement benchmarks/requirements.txt
 	touch $@

@@ -6,32 +6,17 @@ Each figure is a ratio of two things that are run in turn; the median of several
 """
 
 import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
-from statistics import median
 
 import torch
+from pairs import PROJECT, report, seconds
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(PROJECT))
 
 from vae import LitVAE  # noqa: E402
 
 PICTURES, SAMPLES, PAIRS = 200, 500, 7
 DIMS = (784, 500, 20)
 FLOPS_PER_SAMPLE = 2 * (DIMS[2] * DIMS[1] + DIMS[1] * DIMS[0])  # the decoder's two products
-
-
-def seconds(function: Callable) -> float:
-    """How long one call takes."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def report(name: str, ratios: list[float]) -> None:
-    """One line: the median, and the range."""
-    print(f"{name:<58} {median(ratios):6.2f}   ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 def matmul_rate() -> float:
@@ -82,7 +67,7 @@ def main() -> None:
 
     ours()
     work = PICTURES * SAMPLES * FLOPS_PER_SAMPLE
-    report("share of the matmul rate", [work / seconds(ours) / matmul_rate() for _ in range(PAIRS)])
+    report("evaluation: share of the matmul rate", [work / seconds(ours) / matmul_rate() for _ in range(PAIRS)])
     try:
         theirs = pythae_model()
     except ImportError:
@@ -93,7 +78,7 @@ def main() -> None:
         theirs.get_nll(x, n_samples=SAMPLES, batch_size=100)
 
     nll()
-    report("times as fast as pythae's get_nll", [seconds(nll) / seconds(ours) for _ in range(PAIRS)])
+    report("evaluation: times as fast as pythae's get_nll", [seconds(nll) / seconds(ours) for _ in range(PAIRS)])
 
 
 if __name__ == "__main__":

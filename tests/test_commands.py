@@ -3,6 +3,10 @@
 import json
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -32,7 +36,8 @@ def test_train_test_and_draw_from_end_to_end(process, tmp_path):
     assert re.fullmatch(r"Trained +3 epochs, this time in 0 min \d+ s", report[-5])
     commands = [line.removeprefix("Next").strip() for line in report[-3:]]
     assert commands == ["python3 test.py", "python3 visualizations.py", "tensorboard --logdir lightning_logs"]
-    assert all(line.startswith(("Epoch ", "Training: ")) for line in report[:-6])  # the progress bar, and no tips
+    told = [line.replace("\x1b[A", "").strip() for line in report[:-6]]
+    assert all(line.startswith(("Epoch ", "Training", "Validation")) for line in told if line)  # bars, and no tips
     run = tmp_path / "lightning_logs" / "mine"
     names = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
     projector = [f"00036/posterior_means/{name}" for name in ("metadata.tsv", "sprite.png", "tensors.tsv")]
@@ -479,3 +484,65 @@ def test_info_tells_what_a_model_is_without_its_data(script, tiny_punks):
     assert lines["in all"] == f"{1728 * 8 + 8 + 2 * (8 * 3 + 3) + 3 * 8 + 8 + 8 * 1728 + 1728:,} parameters"
     assert re.fullmatch(r"-\d+\.\d{4} nats per picture", lines["best val/elbo"])
     assert lines["torch"] == torch.__version__.split("+")[0]
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_after_the_step_and_tells_how_to_go_on(tmp_path, signum, status):
+    command = [sys.executable, str(PROJECT / "train.py"), *DIGITS, "--trainer.max_epochs", "100000"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
+        last = tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
+        wait_for(last.exists)
+        run.send_signal(signum)
+        told = run.communicate(timeout=60)[1]
+    assert run.returncode == status
+    name = signal.Signals(signum).name
+    path = "lightning_logs/version_0/checkpoints/last.ckpt"
+    pattern = rf"{name} stopped the run in epoch \d+, step \d+\.\nGo on with it: python3 train\.py --ckpt_path {path}\n"
+    assert re.fullmatch(pattern, told)
+    assert torch.load(last, weights_only=True)["global_step"] % 12 == 0  # a whole epoch's
+
+
+def test_a_signal_before_the_first_checkpoint(tmp_path):
+    options = ["--data", "Digits", "--data.batch_size", "1", "--model.hidden_dims", "3000"]
+    command, pipe = [sys.executable, str(PROJECT / "train.py"), *options], subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True) as run:
+        seen = ""
+        while "Epoch 0" not in seen:
+            seen += run.stdout.read(1)
+        run.send_signal(signal.SIGTERM)
+        told = run.communicate(timeout=60)[1]
+    assert run.returncode == 143
+    assert "before its first checkpoint: there is nothing to go on with" in told
+
+
+def wait_for(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkpoint(script, tmp_path):
+    assert script("train.py", *DIGITS, "--trainer.max_epochs", 1, "--run_name", "mad").status == 0
+    checkpoints = tmp_path / "lightning_logs" / "mad" / "checkpoints"
+    before = {path.name: path.read_bytes() for path in checkpoints.iterdir()}
+    options = ["--data", "Digits", "--model.learning_rate", 1e30, "--model.likelihood", "gaussian"]
+    outcome = script("train.py", *options, "--run_name", "wild", "--trainer.max_epochs", 2)
+    assert outcome.status == 1
+    assert re.search(r"error: The loss is not finite in epoch 1, from step \d+ on\.", outcome.err)
+    assert "Try a smaller --model.learning_rate" in outcome.err
+    assert not [*(tmp_path / "lightning_logs" / "wild").glob("checkpoints/*")]
+    assert {path.name: path.read_bytes() for path in checkpoints.iterdir()} == before
+
+
+def test_a_full_disk_leaves_the_checkpoint_that_was_there(script, run_folder, monkeypatch):
+    before = {path.name: path.read_bytes() for path in (run_folder / "checkpoints").iterdir()}
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    outcome = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 4)
+    assert outcome.status == 1
+    assert "No space left on device" in outcome.err
+    assert {path.name: path.read_bytes() for path in (run_folder / "checkpoints").iterdir()} == before

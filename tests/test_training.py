@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import resource
 import warnings
 from functools import partial
 from pathlib import Path
@@ -360,6 +361,25 @@ def test_a_checkpoint_that_is_none_of_ours(how, message):
         runs.load(path, DATASETS)
 
 
+@pytest.mark.parametrize("expanded", [False, True])
+def test_a_checkpoint_of_absurd_size_takes_no_memory(expanded):
+    """Hyper-parameters that ask for 7 GB: by themselves, and with weights that a few bytes only pretend to be."""
+    fit(Digits())
+    path = next(runs.Path("checkpoints").glob("*.ckpt"))
+    checkpoint = torch.load(path, weights_only=True)
+    wide = checkpoint["hyper_parameters"] | {"hidden_dims": (30_000, 30_000)}
+    checkpoint["hyper_parameters"] = wide
+    if expanded:
+        with torch.device("meta"):
+            shapes = LitVAE(**wide).state_dict()
+        checkpoint["state_dict"] = {name: torch.zeros(()).expand(value.shape) for name, value in shapes.items()}
+    torch.save(checkpoint, path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(runs.RunError, match="is not a checkpoint that this project's train.py wrote"):
+        runs.load(path, DATASETS)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
+
+
 def test_best_is_the_highest_bound_and_last_the_last_epoch():
     """A model that is wrecked after its third epoch tells the two apart."""
     bounds = []
@@ -402,10 +422,10 @@ def test_each_run_takes_a_folder_of_its_own():
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     runs.write(tmp_path / "new" / "file", b"first")
 
-    def full(self, content):
+    def full(descriptor):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(runs.Path, "write_bytes", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         runs.write(tmp_path / "new" / "file", b"second")
     assert [path.read_bytes() for path in (tmp_path / "new").iterdir()] == [b"first"]
@@ -441,7 +461,7 @@ def test_tensorboard_has_every_curve_once_an_epoch(told):
 
 
 def test_tensorboard_has_pictures_and_histograms_after_epochs_1_2_4_and_the_last(told):
-    for name, columns, rows in (("samples", 8, 8), ("learned_manifold", 10, 10)):
+    for name, columns, rows in (("samples", 6, 6), ("learned_manifold", 10, 10)):
         assert [event.step for event in told.Images(name)] == [2, 4, 8, 10]
         for event in told.Images(name):
             with Image.open(io.BytesIO(event.encoded_image_string)) as image:
@@ -507,7 +527,7 @@ def test_a_runs_curves_and_frames_can_be_read_back(told):
         runs.frames(run)
 
 
-@pytest.mark.parametrize(("epochs", "kept"), [(64, 64), (128, 64 + 32), (129, 96), (256, 64 + 32 + 32), (264, 129)])
+@pytest.mark.parametrize(("epochs", "kept"), [(32, 32), (64, 32 + 16), (65, 48), (128, 32 + 16 + 16), (136, 65)])
 def test_a_long_film_has_fewer_frames_later(epochs, kept):
     assert sum(is_filmed(epoch) for epoch in range(1, epochs + 1)) == kept
 

@@ -1,11 +1,15 @@
 """What hangs on the Trainer beside the model: the run's logger, and what it tells TensorBoard."""
 
+import os
+import signal
 import time
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -46,12 +50,12 @@ class RunLogger(TensorBoardLogger):
         return self._version
 
     @rank_zero_only
-    def add_picture(self, name: str, picture: Tensor, step: int) -> None:
-        """Enter a picture, uint8 [3, H, W]; SummaryWriter.add_image takes three times as long to compress it."""
+    def add_png(self, name: str, png: bytes, step: int) -> None:
+        """Enter a picture; SummaryWriter.add_image takes three times as long, since it compresses more."""
         from tensorboard.compat.proto.summary_pb2 import Summary  # TensorBoard is imported when there is a run to tell
 
-        _, height, width = picture.shape
-        image = Summary.Image(height=height, width=width, encoded_image_string=png(picture))
+        width, height = (int.from_bytes(png[place : place + 4], "big") for place in (16, 20))  # of a PNG's header
+        image = Summary.Image(height=height, width=width, encoded_image_string=png)
         self.experiment._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
 
     @rank_zero_only
@@ -113,6 +117,48 @@ class LastCheckpoint(ModelCheckpoint):
         super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
 
 
+class DurableCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints to a temporary name, syncs and renames: what is there is always whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any | None = None) -> None:
+        content = BytesIO()
+        torch.save(checkpoint, content)
+        runs.write(Path(path), content.getbuffer())
+
+
+class StopBySignal(Callback):
+    """Ctrl-C and SIGTERM end a training after the step at hand; a second one ends it at once.
+
+    Raises:
+        Interrupted: from the step's end; the message has the command that goes on.
+    """
+
+    def __init__(self):
+        self.signum: int | None = None
+
+    def on_train_start(self, trainer: Trainer, lit: LightningModule) -> None:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self.take)  # the Trainer puts back at its end what was there
+
+    def take(self, signum: int, frame: Any) -> None:
+        if self.signum is not None:
+            os._exit(128 + signum)
+        self.signum = signum
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if self.signum is not None:
+            run, step = Path(trainer.log_dir), f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
+            if runs.last_of(run).exists():
+                hint = f"Go on with it: python3 train.py --ckpt_path {runs.last_of(run)}"
+            else:
+                hint = "That was before its first checkpoint: there is nothing to go on with."
+            raise runs.Interrupted(
+                f"{signal.Signals(self.signum).name} stopped the run in {step}.\n{hint}", self.signum
+            )
+
+    on_validation_batch_end = on_train_batch_end
+
+
 class ProgressBar(TQDMProgressBar):
     """Lightning's progress bar, without the run's number.
 
@@ -148,7 +194,7 @@ class Story(Callback):
 
     The pictures come after epochs 1, 2, 4, 8, ... and the last one: most happens in the first ones, and TensorBoard,
     which keeps ten images a tag, keeps them all up to 512 epochs. None is of the test set. For the figure
-    `training_film` frames are kept in the run's folder.
+    `training_film` frames are kept in the run's folder. All of them are small: TensorBoard's writer works in Python.
     """
 
     def on_train_start(self, trainer: Trainer, lit: LightningModule) -> None:
@@ -172,19 +218,17 @@ class Story(Callback):
         epoch = trainer.current_epoch + 1
         if not (self.is_told(trainer) or is_filmed(epoch)):
             return
-        still = frame(lit.vae)
+        still = png(frame(lit.vae))
         if trainer.log_dir:
-            runs.write(runs.frame_of(Path(trainer.log_dir), epoch), png(still))
+            runs.write(runs.frame_of(Path(trainer.log_dir), epoch), still)
         if self.is_told(trainer):
-            images = trainer.datamodule.pictures(self.split(trainer), 20).to(lit.device)
-            pictures = {
-                "reconstruction": reconstruction_grid(lit.vae, images, 1),
-                "samples": sample_grid(lit.vae, at_least=1),
-            }
+            images = trainer.datamodule.pictures(self.split(trainer), 10).to(lit.device)
+            pictures = {"reconstruction": png(reconstruction_grid(lit.vae, images, 1))}
+            pictures |= {"samples": png(sample_grid(lit.vae, 36, 6, at_least=1))}
             if lit.vae.latent_dim <= 2:
                 pictures["learned_manifold"] = still
             for name, picture in pictures.items():
-                trainer.logger.add_picture(name, picture, trainer.global_step)
+                trainer.logger.add_png(name, picture, trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, lit: LightningModule) -> None:
         writer, data, split = trainer.logger.experiment, trainer.datamodule, self.split(trainer)
@@ -209,8 +253,8 @@ class Story(Callback):
 
 
 def is_filmed(epoch: int) -> bool:
-    """Whether a frame of that epoch is kept: of each one up to 64, of every other one up to 128, and so on."""
-    return epoch % 2 ** max(0, (epoch - 1).bit_length() - 6) == 0
+    """Whether a frame of that epoch is kept: of each one up to 32, of every other one up to 64, and so on."""
+    return epoch % 2 ** max(0, (epoch - 1).bit_length() - 5) == 0
 
 
 def png(picture: Tensor) -> bytes:

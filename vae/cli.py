@@ -22,8 +22,17 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch._dynamo.exc import TorchDynamoException
 
 from vae import runs
-from vae.callbacks import BestCheckpoint, LastCheckpoint, ProgressBar, RunLogger, Speed, Story
-from vae.lit_vae import LitVAE, PosteriorCollapse
+from vae.callbacks import (
+    BestCheckpoint,
+    DurableCheckpoints,
+    LastCheckpoint,
+    ProgressBar,
+    RunLogger,
+    Speed,
+    StopBySignal,
+    Story,
+)
+from vae.lit_vae import LitVAE, NotFinite, PosteriorCollapse
 
 SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
@@ -165,14 +174,15 @@ class TrainCLI(LightningCLI):
 
     def instantiate_trainer(self) -> Trainer:
         options = self.config.trainer
-        callbacks = [Speed(), Story()]
+        callbacks = [StopBySignal(), Speed(), Story()]
         if options.enable_checkpointing is not False:
             callbacks += [BestCheckpoint(), LastCheckpoint()]
         if options.enable_progress_bar is not False:
             callbacks.append(ProgressBar(refresh_rate=20))  # at every batch it would cost a step's time a twentieth
         self.trainer_defaults["callbacks"] = callbacks
         resumed = runs.run_of(self.ckpt_path) if self.ckpt_path else None
-        return super().instantiate_trainer(logger=RunLogger(self.run_name, resumed))
+        plugins = [DurableCheckpoints(), *(options.plugins or ())]
+        return super().instantiate_trainer(logger=RunLogger(self.run_name, resumed), plugins=plugins)
 
     def fit(self) -> None:
         """Train. What can be wrong is looked at first, so that then nothing is written."""
@@ -242,9 +252,15 @@ def plain_speech(*expected: type[Exception]) -> Iterator[None]:
     warnings.formatwarning = lambda message, *where: f"warning: {message}\n"
     try:
         yield
+    except KeyboardInterrupt:  # before the first step
+        print("error: interrupted; nothing was begun", file=sys.stderr)
+        sys.exit(130)
+    except runs.Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(128 + stop.signum)
     except TorchDynamoException as error:
         print(f"error: --model.compile true does not work here: {str(error).splitlines()[0]}", file=sys.stderr)
         sys.exit(1)
-    except (*expected, runs.RunError, MisconfigurationException, OSError) as error:
+    except (*expected, runs.RunError, NotFinite, MisconfigurationException, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -38,6 +38,16 @@ COLLAPSE = (
 )
 
 
+NOT_FINITE = (
+    "The loss is not finite in epoch {epoch}, from step {step} on. The checkpoints are those of the epochs before.\n"
+    "Try a smaller --model.learning_rate, --trainer.gradient_clip_val 1, or another --model.likelihood."
+)
+
+
+class NotFinite(Exception):
+    """The loss became infinite or no number."""
+
+
 class PosteriorCollapse(UserWarning):
     """The posterior is the same for all pictures."""
 
@@ -181,10 +191,25 @@ class LitVAE(LightningModule):
             ]
             yield torch.stack(noise, dim=1)[:k].to(self.device)
 
+    def on_validation_start(self) -> None:
+        if self.trainer.state.fn == "fit":
+            self.check_finite()
+
     def on_train_epoch_end(self) -> None:
+        self.check_finite()
         self.log_all("train", self.train_bound)
         self.log("learning_rate", self.optimizers().param_groups[0]["lr"])
         self.log("beta", self.beta)
+
+    def check_finite(self) -> None:
+        """See that training is still sound, before anything of this epoch is kept.
+
+        Raises:
+            NotFinite: a loss was infinite or no number.
+        """
+        step = self.train_bound.first_not_finite()
+        if step is not None:
+            raise NotFinite(NOT_FINITE.format(epoch=self.current_epoch + 1, step=step + 1))
 
     def on_validation_epoch_end(self) -> None:
         self.log_all("val", self.val_bound)

@@ -33,6 +33,10 @@ class PerPicture(Metric):
         """The number of pictures so far."""
         return sum(map(len, self.rows))
 
+    def first_not_finite(self) -> int | None:
+        """Which update, counted from 0, was the first with a number that is not finite."""
+        return next((place for place, rows in enumerate(self.rows) if not rows.isfinite().all()), None)
+
     def columns(self) -> dict[str, Tensor]:
         """The values of every picture so far, [N] each, in double precision."""
         return dict(zip(self.names, dim_zero_cat(self.rows).cpu().double().unbind(-1), strict=True))

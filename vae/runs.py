@@ -26,6 +26,18 @@ class RunError(Exception):
     """A run that cannot be made, found or read; the message says what was expected and what to do."""
 
 
+class Interrupted(RunError):
+    """A signal stopped the run; the message says how to go on.
+
+    Args:
+        signum: the signal.
+    """
+
+    def __init__(self, message: str, signum: int):
+        super().__init__(message)
+        self.signum = signum
+
+
 def new_run(name: str | None = None) -> Path:
     """A new folder for a run, this process's own even where several start at once.
 
@@ -145,8 +157,15 @@ def load(ckpt_path: Path, datasets: Mapping[str, type], data_dir: str | None = N
     try:
         options = dict(checkpoint["datamodule_hyper_parameters"])
         dataset = datasets[options.pop("dataset")]
+        with torch.device("meta"):  # where no size takes memory: a stranger's file may ask for any
+            shapes = {
+                name: value.shape for name, value in LitVAE(**checkpoint["hyper_parameters"]).state_dict().items()
+            }
+        weights = checkpoint["state_dict"]
+        if shapes != {name: value.shape for name, value in weights.items() if value.is_contiguous()}:
+            raise ValueError("the weights are not of the sizes that the hyper-parameters tell")
         lit = LitVAE(**checkpoint["hyper_parameters"])
-        lit.load_state_dict(checkpoint["state_dict"])
+        lit.load_state_dict(weights)
         data = dataset(**options | ({"data_dir": data_dir} if data_dir else {}))
         if data.image_shape != lit.vae.image_shape:
             raise ValueError("model and data do not fit each other")
@@ -275,11 +294,14 @@ def check_unchanged(ckpt_path: Path, model: Mapping[str, Any], data: Mapping[str
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all, and see it on the disk: also after a power cut it is the old one or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(content)
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

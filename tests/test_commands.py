@@ -338,6 +338,9 @@ WRONG = [
     ("test.py --samples 5", 2, "unknown option --samples\nNearest: --num_samples"),
     ("test.py --num_samples 0", 2, "expected a number of at least 1, or rising ones as in 1,10,100; got 0"),
     ("visualizations.py", 1, "There is no checkpoint in lightning_logs"),
+    ("visualizations.py --split foo", 2, "split: expected one of 'train', 'val', 'test', 'all'. Got value: foo"),
+    ("visualizations.py --grid_size 0", 2, "grid_size: .* 0 does not conform to restriction v>0"),
+    ("visualizations.py --runs a/b", 1, "A run's name is that of a folder in lightning_logs, not a path; got a/b"),
     (
         "visualizations.py --figures mona_lisa",
         2,

@@ -67,6 +67,7 @@ class Parser(LightningArgumentParser):
             message = f"{found[1]}: expected {found[2].replace(', ', ' or ', 1)}, got {found[3]}"
         elif found := re.search(r"Errors:\n +- (.*?)\n +- ", message, re.DOTALL):
             message = found[1]
+        message = re.sub(r"Expected a typing\.Literal\[(.*?)\]", r"expected one of \1", message)
         return re.sub(r"<class '(\w+)'>", r"\1", re.sub(r'^Parser key "(.*?)":\s*', r"\1: ", message))
 
     def unknown_option(self, option: str) -> str:

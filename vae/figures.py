@@ -168,8 +168,13 @@ def latent_scatter(
         labels: [N], places in `classes`, or None.
         classes: the labels' names, or None.
         tsne_points: How many pictures t-SNE arranges, the first ones; its time grows with them.
+
+    Raises:
+        NotApplicable: there are too few pictures to arrange.
     """
     z, _ = codes(vae, images)
+    if vae.latent_dim > 2 and len(z[:tsne_points]) < 4:
+        raise NotApplicable("latent_scatter needs at least four pictures where there are more than two dimensions")
     if vae.latent_dim == 1:
         aside = torch.rand(len(z), 1, generator=torch.Generator().manual_seed(0))
         maps = [

@@ -334,7 +334,7 @@ WRONG = [
     ),
     ("test.py", 1, "(?s)There is no checkpoint in lightning_logs.*Train a model first, python3 train.py"),
     ("test.py --ckpt_path nowhere.ckpt", 1, "There is no checkpoint nowhere.ckpt: name one that exists"),
-    ("test.py --split train", 2, r"split: Expected a typing.Literal\['test', 'val'\]. Got value: train"),
+    ("test.py --split train", 2, "split: expected one of 'test', 'val'. Got value: train"),
     ("test.py --samples 5", 2, "unknown option --samples\nNearest: --num_samples"),
     ("test.py --num_samples 0", 2, "expected a number of at least 1, or rising ones as in 1,10,100; got 0"),
     ("visualizations.py", 1, "There is no checkpoint in lightning_logs"),

@@ -151,7 +151,7 @@ def test_own_pictures_from_end_to_end(script, tmp_path):
     assert script("train.py", *options, "--model.latent_dim", 4).status == 0
     (tmp_path / "album").rename(tmp_path / "moved")
     assert script("test.py", "--data_dir", "moved").status == 0
-    drawn = script("visualizations.py", "--data_dir", "moved")
+    drawn = script("visualizations.py", "--data_dir", "moved", "--split", "all")
     assert drawn.status == 0
     assert drawn.err.splitlines() == [
         "Not drawn: reconstruction_by_class needs labels; these pictures have none",

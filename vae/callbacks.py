@@ -16,7 +16,6 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torch.nn.functional import pad
-from torchmetrics.utilities import dim_zero_cat
 from torchvision.io import encode_png
 from torchvision.transforms.functional import resize
 
@@ -212,7 +211,7 @@ class Story(Callback):
         if self.is_told(trainer):
             writer, step = trainer.logger.experiment, trainer.global_step
             writer.add_histogram("kl_per_dimension", torch.tensor([*lit.kl_per_dimension.compute().values()]), step)
-            writer.add_histogram("posterior_means", dim_zero_cat(lit.active_units.means)[:MOST_CODES], step)
+            writer.add_histogram("posterior_means", lit.active_units.all_rows()[:MOST_CODES], step)
 
     def on_train_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
         epoch = trainer.current_epoch + 1

@@ -14,19 +14,33 @@ from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMe
 from torchmetrics.utilities import dim_zero_cat
 
 
-class PerPicture(Metric):
-    """Means over pictures of named values: `update` takes them as [B] tensors, nats per picture."""
+class Rows(Metric):
+    """Keeps one row per picture: `update` takes them as [B, M]."""
 
     full_state_update = False
 
     def __init__(self):
         super().__init__()
         self.add_state("rows", default=[], dist_reduce_fx="cat")
+
+    def update(self, rows: Tensor) -> None:
+        self.rows.append(rows.detach())
+
+    def all_rows(self) -> Tensor:
+        """The rows of every picture so far, [N, M], in double precision."""
+        return dim_zero_cat(self.rows).cpu().double()
+
+
+class PerPicture(Rows):
+    """Means over pictures of named values: `update` takes them as [B] tensors, nats per picture."""
+
+    def __init__(self):
+        super().__init__()
         self.names: tuple[str, ...] = ()
 
     def update(self, values: Mapping[str, Tensor]) -> None:
         self.names = tuple(values)
-        self.rows.append(torch.stack([value.detach() for value in values.values()], dim=-1))
+        super().update(torch.stack(list(values.values()), dim=-1))
 
     @property
     def num_pictures(self) -> int:
@@ -39,7 +53,7 @@ class PerPicture(Metric):
 
     def columns(self) -> dict[str, Tensor]:
         """The values of every picture so far, [N] each, in double precision."""
-        return dict(zip(self.names, dim_zero_cat(self.rows).cpu().double().unbind(-1), strict=True))
+        return dict(zip(self.names, self.all_rows().unbind(-1), strict=True))
 
     def compute(self) -> dict[str, float]:
         return {name: column.mean().item() for name, column in self.columns().items()}
@@ -80,37 +94,18 @@ def active(means: Tensor, threshold: float = 0.01) -> Tensor:
     return means.cpu().double().var(dim=0, correction=0) > threshold
 
 
-class ActiveUnits(Metric):
+class ActiveUnits(Rows):
     """The number of active latent variables. `update` takes posterior means [B, Z]."""
 
-    full_state_update = False
-
-    def __init__(self):
-        super().__init__()
-        self.add_state("means", default=[], dist_reduce_fx="cat")
-
-    def update(self, means: Tensor) -> None:
-        self.means.append(means.detach())
-
     def compute(self) -> dict[str, int]:
-        return {"active_units": int(active(dim_zero_cat(self.means)).sum())}
+        return {"active_units": int(active(self.all_rows()).sum())}
 
 
-class KLPerDimension(Metric):
+class KLPerDimension(Rows):
     """The mean KL of each latent variable, nats. `update` takes the terms of the KL, [B, Z]."""
 
-    full_state_update = False
-
-    def __init__(self):
-        super().__init__()
-        self.add_state("terms", default=[], dist_reduce_fx="cat")
-
-    def update(self, terms: Tensor) -> None:
-        self.terms.append(terms.detach())
-
     def compute(self) -> dict[str, float]:
-        means = dim_zero_cat(self.terms).cpu().double().mean(0)
-        return {f"kl_{place}": mean for place, mean in enumerate(means.tolist())}
+        return {f"kl_{place}": mean for place, mean in enumerate(self.all_rows().mean(0).tolist())}
 
 
 def quality(image_shape: tuple[int, int, int]) -> MetricCollection:

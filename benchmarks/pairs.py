@@ -25,7 +25,7 @@ def seconds(function: Callable) -> float:
 
 def report(name: str, ratios: list[float]) -> None:
     """One line of the table, and one entry of results.json: the median of the pairs, and their range."""
-    print(f"{name:<60} {median(ratios):7.3f}   ({min(ratios):.3f} to {max(ratios):.3f})", flush=True)
+    print(f"{name:<84} {median(ratios):7.3f}   ({min(ratios):.3f} to {max(ratios):.3f})", flush=True)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     results[name] = {"median": median(ratios), "least": min(ratios), "most": max(ratios), "pairs": len(ratios)}
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")

@@ -52,8 +52,11 @@ def main() -> None:
             report(f"training: {name}", [a / b for a, b in zip(taken[one], taken[other], strict=True)])
 
         usual = Training([str(PROJECT / "benchmarks" / "usual.py"), "100"], Path(folder))
-        small = measure({"ours": ours(), "compiled": ours("--model.compile", "true"), "usual": usual}, 100)
+        floor = Training([str(PROJECT / "benchmarks" / "bare.py"), "100"], Path(folder))
+        compiled = ours("--model.compile", "true")
+        small = measure({"ours": ours(), "compiled": compiled, "usual": usual, "floor": floor}, 100)
         compare("train.py / bare loop, batch 100", small, "ours", "bare")
+        compare("the bare steps under a Trainer that does nothing / bare loop, batch 100", small, "floor", "bare")
         compare("the same with --model.compile true", small, "compiled", "bare")
         compare("bare loop / its matrix products, batch 100", small, "bare", "products")
         compare("the usual pipeline / train.py, batch 100", small, "usual", "ours")

@@ -134,4 +134,4 @@ def draw_binary(images: Tensor, generator: torch.Generator) -> Tensor:
     draws = -(-images.numel() // 4)
     noise = torch.randint(-(2**63), 2**63 - 1, (draws,), generator=generator, device=images.device)
     noise = noise.view(torch.int16)[: images.numel()].view(images.shape)
-    return (noise < images.to(torch.int16) * 257 + torch.iinfo(torch.int16).min).float()
+    return (noise < images.to(torch.int16).mul_(257).sub_(2**15)).float()

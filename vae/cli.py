@@ -26,6 +26,7 @@ from vae.callbacks import (
     BestCheckpoint,
     DurableCheckpoints,
     LastCheckpoint,
+    NoProfiler,
     ProgressBar,
     RunLogger,
     Speed,
@@ -183,7 +184,10 @@ class TrainCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = callbacks
         resumed = runs.run_of(self.ckpt_path) if self.ckpt_path else None
         plugins = [DurableCheckpoints(), *(options.plugins or ())]
-        return super().instantiate_trainer(logger=RunLogger(self.run_name, resumed), plugins=plugins)
+        profiler = options.profiler or NoProfiler()
+        return super().instantiate_trainer(
+            logger=RunLogger(self.run_name, resumed), plugins=plugins, profiler=profiler
+        )
 
     def fit(self) -> None:
         """Train. What can be wrong is looked at first, so that then nothing is written."""

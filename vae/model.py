@@ -129,7 +129,8 @@ class VAE(nn.Module):
 
     def decode(self, z: Tensor) -> Distribution:
         """p(x|z): latents [..., Z] -> batch_shape [...], event_shape [C, H, W]."""
-        return self.likelihood(self.decoder(z.to(self.origin.dtype)))
+        features = self.decoder(z.reshape(-1, self.latent_dim).to(self.origin.dtype))
+        return self.likelihood(features.reshape(z.shape[:-1] + features.shape[1:]))
 
     def elbo(
         self,

@@ -1,6 +1,6 @@
 """Trunks: plain functions from tensor to tensor, which know nothing of distributions or losses.
 
-An encoder maps pictures [B, C, H, W] to features [B, F]. A decoder maps latents [..., Z] to features, and its `pixels`
+An encoder maps pictures [B, C, H, W] to features [B, F]. A decoder maps latents [B, Z] to features, and its `pixels`
 makes the layer that turns these features into so many numbers at each position, [..., N, H, W].
 """
 
@@ -17,7 +17,7 @@ ACTIVATIONS = Registry("activation", {"relu": partial(nn.ReLU, inplace=True), "t
 
 
 class MLP(nn.Sequential):
-    """Fully connected layers, each followed by the activation (Appendix C): [..., in_features] -> [..., out_features].
+    """Fully connected layers, each followed by the activation (Appendix C): [B, in_features] -> [B, out_features].
 
     Args:
         in_features: width of the input.
@@ -84,7 +84,7 @@ class ConvDecoder(nn.Module):
     """The encoder's mirror: fully connected layers, then transposed convolutions back through the very same sizes.
 
     Where the encoder rounded up, `output_padding` says whether to an even or to an odd size, so that nothing is ever
-    cropped. The features come with the channels last, [..., H, W, F].
+    cropped. The features come with the channels last, [B, H, W, F].
     """
 
     def __init__(
@@ -110,9 +110,7 @@ class ConvDecoder(nn.Module):
         self.out_features = widths[-1]
 
     def forward(self, z: Tensor) -> Tensor:
-        features = self.mlp(z)
-        maps = self.convolutions(features.flatten(0, -2)).movedim(1, -1)  # [n, H, W, F]
-        return maps.unflatten(0, features.shape[:-1])
+        return self.convolutions(self.mlp(z)).movedim(1, -1)
 
     def pixels(self, numbers: int) -> nn.Module:
         return nn.Sequential(nn.Linear(self.out_features, numbers), ChannelsFirst())

@@ -185,9 +185,7 @@ class TrainCLI(LightningCLI):
         resumed = runs.run_of(self.ckpt_path) if self.ckpt_path else None
         plugins = [DurableCheckpoints(), *(options.plugins or ())]
         profiler = options.profiler or NoProfiler()
-        return super().instantiate_trainer(
-            logger=RunLogger(self.run_name, resumed), plugins=plugins, profiler=profiler
-        )
+        return super().instantiate_trainer(logger=RunLogger(self.run_name, resumed), plugins=plugins, profiler=profiler)
 
     def fit(self) -> None:
         """Train. What can be wrong is looked at first, so that then nothing is written."""

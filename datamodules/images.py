@@ -48,11 +48,24 @@ class Pictures(Dataset):
         return Batch(self.images[index], None if self.labels is None else self.labels[index], index)
 
 
-class ShuffledBatches(Sampler):
-    """Batches of indices [B], in an order that is a function of (seed, epoch) alone."""
+def share(index: Tensor, batch_size: int, rank: int, world_size: int) -> list[Tensor]:
+    """The batches [B] of one of several processes, when all of them together go through `index`, [N], once.
 
-    def __init__(self, num_images: int, batch_size: int, seed: int):
-        self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
+    Each process gets equally many, of equally many pictures or one fewer, and none that is empty: a rest of fewer
+    pictures than there are processes joins the batches before it.
+    """
+    together = [*index.split(batch_size * world_size)]
+    if len(together) > 1 and len(together[-1]) < world_size:
+        together[-2:] = [torch.cat(together[-2:])]
+    return [some.tensor_split(world_size)[rank] for some in together]
+
+
+class ShuffledBatches(Sampler):
+    """This process's batches of indices [B], in an order that is a function of (seed, epoch) alone."""
+
+    def __init__(self, num_images: int, batch_size: int, seed: int, rank: int, world_size: int):
+        self.num_images, self.seed = num_images, seed
+        self.shared = {"batch_size": batch_size, "rank": rank, "world_size": world_size}
         self.epoch = 0
         self.sampler = self  # where the Trainer looks for whom to tell the epoch
 
@@ -61,10 +74,10 @@ class ShuffledBatches(Sampler):
 
     def __iter__(self) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)))
-        yield from torch.randperm(self.num_images, generator=generator).split(self.batch_size)
+        yield from share(torch.randperm(self.num_images, generator=generator), **self.shared)
 
     def __len__(self) -> int:
-        return -(-self.num_images // self.batch_size)
+        return len(share(torch.empty(self.num_images), **self.shared))
 
 
 class ImageDataModule(LightningDataModule):
@@ -76,7 +89,7 @@ class ImageDataModule(LightningDataModule):
 
     Args:
         data_dir: where the data is; by default $VAE_DATA_DIR, else data/.
-        batch_size: pictures in a batch.
+        batch_size: pictures in a batch, on each device.
         seed: of the order and the noise of training data, which are functions of (seed, epoch).
 
     Raises:
@@ -163,7 +176,8 @@ class ImageDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         pictures = self.splits["train"]
-        return self._loader(pictures, ShuffledBatches(len(pictures), self.hparams.batch_size, self.hparams.seed))
+        sizes = {"num_images": len(pictures), "seed": self.hparams.seed}
+        return self._loader(pictures, ShuffledBatches(**sizes, **self._shared(pictures)))
 
     def val_dataloader(self) -> DataLoader:
         return self._in_order("val")
@@ -185,12 +199,17 @@ class ImageDataModule(LightningDataModule):
 
     def _in_order(self, split: str) -> DataLoader:
         pictures = self.splits[split]
-        batches = torch.arange(len(pictures)).split(self.hparams.batch_size) if len(pictures) else ()
-        return self._loader(pictures, batches)
+        whole = torch.arange(len(pictures))
+        return self._loader(pictures, share(whole, **self._shared(pictures)) if len(pictures) else ())
+
+    def _shared(self, pictures: Pictures) -> dict[str, int]:
+        """How pictures are shared out among the Trainer's processes."""
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if 0 < len(pictures) < world_size:
+            raise DataError(f"{len(pictures)} pictures are too few for {world_size} devices: use fewer.")
+        return {"batch_size": self.hparams.batch_size, "rank": rank, "world_size": world_size}
 
     def _loader(self, pictures: Pictures, batches) -> DataLoader:
-        if self.trainer and self.trainer.world_size > 1:
-            raise DataError("Pictures are not yet shared out among several devices: use one.")
         # Without a generator of its own a DataLoader draws from the global one at the start of each epoch.
         return DataLoader(pictures, batch_sampler=batches, collate_fn=_as_is, generator=torch.Generator())
 

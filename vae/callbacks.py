@@ -43,12 +43,21 @@ class RunLogger(TensorBoardLogger):
         folder, version = (resumed.parent, resumed.name) if resumed else (runs.ROOT, None)
         super().__init__(folder, name="", version=version, default_hp_metric=False)
         self.run_name = run_name
+        self.last_step: int | None = None
 
     @property
     def version(self) -> str:
+        if rank_zero_only.rank:
+            return ""  # the Trainer tells every process the first one's folder
         if self._version is None:
             self._version = runs.new_run(self.run_name).name
         return self._version
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Enter them; the epoch, which comes with all of them, only once a step."""
+        again, self.last_step = step == self.last_step, step
+        super().log_metrics({name: value for name, value in metrics.items() if not (again and name == "epoch")}, step)
 
     @rank_zero_only
     def add_png(self, name: str, png: bytes, step: int) -> None:
@@ -83,6 +92,24 @@ class RunLogger(TensorBoardLogger):
         writer.add_summary(hp.hparams_pb(values, trial_id=self.version))
 
 
+class ExactLog(Callback):
+    """Keeps the log of a run that is killed and resumed that of one that never was.
+
+    A checkpoint has the sizes that the event files had when it was written. A run that goes on from there cuts off what
+    was told after it, and tells it again.
+    """
+
+    def on_save_checkpoint(self, trainer: Trainer, lit: LightningModule, checkpoint: dict[str, Any]) -> None:
+        run = trainer.log_dir  # which all processes must ask for
+        if run and trainer.is_global_zero:
+            trainer.logger.experiment.flush()
+            checkpoint["log"] = runs.log_sizes(Path(run))
+
+    def on_load_checkpoint(self, trainer: Trainer, lit: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.is_global_zero:
+            runs.cut_log(Path(trainer.logger.log_dir), checkpoint["log"])
+
+
 class BestCheckpoint(ModelCheckpoint):
     """`best.ckpt`: the epoch with the highest val/elbo."""
 
@@ -93,10 +120,14 @@ class BestCheckpoint(ModelCheckpoint):
             filename="best",
             monitor="val/elbo",
             mode="max",
-            save_on_train_epoch_end=False,  # after validation, of which there is none with val_size 0
+            save_on_train_epoch_end=True,  # when the epoch's log is whole
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
+
+    def on_train_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
+        if self.monitor in trainer.callback_metrics:  # there is no validation with val_size 0
+            super().on_train_epoch_end(trainer, lit)
 
     def load_state_dict(self, state: dict) -> None:
         """Go on with the best so far, also where the run's folder has moved."""
@@ -147,15 +178,17 @@ class StopBySignal(Callback):
         self.signum = signum
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if self.signum is not None:
+        stop = self.signum is not None
+        if trainer.world_size > 1:  # all processes stop after the same step, also where one alone was told
+            stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+        if stop:
+            signum = signal.Signals(self.signum or signal.SIGTERM)
             run, step = Path(trainer.log_dir), f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
             if runs.last_of(run).exists():
                 hint = f"Go on with it: python3 train.py --ckpt_path {runs.last_of(run)}"
             else:
                 hint = "That was before its first checkpoint: there is nothing to go on with."
-            raise runs.Interrupted(
-                f"{signal.Signals(self.signum).name} stopped the run in {step}.\n{hint}", self.signum
-            )
+            raise runs.Interrupted(f"{signum.name} stopped the run in {step}.\n{hint}", signum)
 
     on_validation_batch_end = on_train_batch_end
 
@@ -193,10 +226,11 @@ class Speed(Callback):
         self.validation_seconds += time.perf_counter() - self.validation_start
 
     def on_train_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
-        seconds, pictures = time.perf_counter() - self.start, lit.train_bound.num_pictures
-        lit.log("epoch_seconds", seconds)
-        lit.log("pictures_per_second", pictures / (seconds - self.validation_seconds))
-        lit.log("pictures_seen", float(pictures * (trainer.current_epoch + 1)))
+        seconds = time.perf_counter() - self.start
+        pictures = int(trainer.strategy.reduce(torch.tensor(lit.train_bound.num_pictures), reduce_op="sum"))
+        rate = pictures / (seconds - self.validation_seconds)
+        seen = pictures * (trainer.current_epoch + 1)
+        lit.tell({"epoch_seconds": seconds, "pictures_per_second": rate, "pictures_seen": float(seen)})
 
 
 class Story(Callback):
@@ -208,6 +242,8 @@ class Story(Callback):
     """
 
     def on_train_start(self, trainer: Trainer, lit: LightningModule) -> None:
+        if trainer.global_step:
+            return  # it was told when the run began
         charts = {
             "bound": ["Multiline", ["train/elbo", "train/importance_bound", "val/elbo"]],
             "reconstruction": ["Multiline", ["train/reconstruction", "val/reconstruction"]],
@@ -240,7 +276,7 @@ class Story(Callback):
             for name, picture in pictures.items():
                 trainer.logger.add_png(name, picture, trainer.global_step)
 
-    def on_train_end(self, trainer: Trainer, lit: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, lit: LightningModule) -> None:
         writer, data, split = trainer.logger.experiment, trainer.datamodule, self.split(trainer)
         images, labels = data.pictures(split, MOST_CODES), data.labels(split, MOST_CODES)
         means, _ = codes(lit.vae, images.to(lit.device))

@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from inspect import Parameter, signature
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import NoReturn
 
+import torch
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import restricted_number_type
 from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch._dynamo.exc import TorchDynamoException
 
@@ -25,6 +28,7 @@ from vae import runs
 from vae.callbacks import (
     BestCheckpoint,
     DurableCheckpoints,
+    ExactLog,
     LastCheckpoint,
     NoProfiler,
     ProgressBar,
@@ -112,6 +116,7 @@ class TrainCLI(LightningCLI):
                 "num_sanity_val_steps": 0,  # it would count as a validation
                 "enable_model_summary": False,
                 "devices": 1,  # more of them are slower for models this small
+                "use_distributed_sampler": False,  # the data modules share their pictures out themselves
             },
             save_config_kwargs={"overwrite": True},  # a resumed run writes it again
             parser_class=Parser,
@@ -178,7 +183,7 @@ class TrainCLI(LightningCLI):
         options = self.config.trainer
         callbacks = [StopBySignal(), Speed(), Story()]
         if options.enable_checkpointing is not False:
-            callbacks += [BestCheckpoint(), LastCheckpoint()]
+            callbacks += [ExactLog(), BestCheckpoint(), LastCheckpoint()]
         if options.enable_progress_bar is not False:
             callbacks.append(ProgressBar(refresh_rate=20))  # at every batch it would cost a step's time a twentieth
         self.trainer_defaults["callbacks"] = callbacks
@@ -239,6 +244,7 @@ def command(function: Callable, *optional: Callable, **options) -> None:
 def quiet_trainer(**options) -> Trainer:
     """A Trainer that places and runs a model, with a progress bar, and writes nothing."""
     silent = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    silent["use_distributed_sampler"] = False
     try:
         return Trainer(**silent, **options, callbacks=[ProgressBar()])
     except (ValueError, ModuleNotFoundError) as error:
@@ -250,20 +256,29 @@ def plain_speech(*expected: type[Exception]) -> Iterator[None]:
     """On the screen: what the user can act on, and of an expected error its message alone."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # what --trainer.profiler found
     warnings.simplefilter("ignore")
     warnings.filterwarnings("once", category=PosteriorCollapse)
     warnings.formatwarning = lambda message, *where: f"warning: {message}\n"
+    if rank_zero_only.rank:
+        sys.stdout = StringIO()  # the first process tells
     try:
         yield
     except KeyboardInterrupt:  # before the first step
-        print("error: interrupted; nothing was begun", file=sys.stderr)
-        sys.exit(130)
+        end("error: interrupted; nothing was begun", 130)
     except runs.Interrupted as stop:
-        print(stop, file=sys.stderr)
-        sys.exit(128 + stop.signum)
+        end(str(stop), 128 + stop.signum)
     except TorchDynamoException as error:
-        print(f"error: --model.compile true does not work here: {str(error).splitlines()[0]}", file=sys.stderr)
-        sys.exit(1)
+        end(f"error: --model.compile true does not work here: {str(error).splitlines()[0]}", 1)
     except (*expected, runs.RunError, NotFinite, MisconfigurationException, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        end(f"error: {error}", 1)
+    finally:
+        if torch.distributed.is_initialized():  # else gloo's threads may abort the process at its very end
+            torch.distributed.destroy_process_group()
+
+
+def end(message: str, status: int) -> NoReturn:
+    """End with a message, once where there are several processes."""
+    if not rank_zero_only.rank:
+        print(message, file=sys.stderr)
+    sys.exit(status)

@@ -197,9 +197,18 @@ class LitVAE(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.check_finite()
-        self.log_all("train", self.train_bound)
-        self.log("learning_rate", self.optimizers().param_groups[0]["lr"])
-        self.log("beta", self.beta)
+        values = {f"train/{name}": value for name, value in self.train_bound.compute().items()}
+        self.tell(values | {"learning_rate": self.optimizers().param_groups[0]["lr"], "beta": self.beta})
+        self.train_bound.reset()
+
+    def tell(self, values: dict[str, float]) -> None:
+        """Log what an epoch of training was, into the run's log at once.
+
+        The Trainer enters such values after it has written the checkpoint: one killed in between would lack them.
+        """
+        self.log_dict(values, logger=False)
+        if self.logger:
+            self.logger.log_metrics(values | {"epoch": self.current_epoch}, self.global_step - 1)
 
     def check_finite(self) -> None:
         """See that training is still sound, before anything of this epoch is kept.
@@ -208,8 +217,9 @@ class LitVAE(LightningModule):
             NotFinite: a loss was infinite or no number.
         """
         step = self.train_bound.first_not_finite()
-        if step is not None:
-            raise NotFinite(NOT_FINITE.format(epoch=self.current_epoch + 1, step=step + 1))
+        first = self.all_gather(torch.tensor(torch.inf if step is None else step, device=self.device)).min().item()
+        if first < torch.inf:
+            raise NotFinite(NOT_FINITE.format(epoch=self.current_epoch + 1, step=int(first) + 1))
 
     def on_validation_epoch_end(self) -> None:
         self.log_all("val", self.val_bound)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torchvision.io import decode_image
 
@@ -214,6 +215,20 @@ def history(run: Path) -> dict[str, dict[int, float]]:
     }
 
 
+def log_sizes(run: Path) -> dict[str, int]:
+    """The bytes in each of a run's event files, which only ever grow."""
+    return {path.name: path.stat().st_size for path in run.glob("events.out.tfevents.*")}
+
+
+def cut_log(run: Path, sizes: Mapping[str, int]) -> None:
+    """Make a run's log what it was when it had these sizes."""
+    for name, size in log_sizes(run).items():
+        if name not in sizes:
+            (run / name).unlink()
+        elif size > sizes[name]:
+            os.truncate(run / name, sizes[name])
+
+
 def frame_of(run: Path, epoch: int) -> Path:
     """Where the frame of a film that shows that epoch is kept."""
     return run / "frames" / f"{epoch:06}.png"
@@ -259,6 +274,7 @@ def material(
     }
 
 
+@rank_zero_only
 def report(ckpt_path: Path, metrics: Mapping[str, Any]) -> Path:
     """Keep what a test of a checkpoint found: in its run's test_metrics.json, and where there is one in TensorBoard."""
     from torch.utils.tensorboard import SummaryWriter  # a second to import
@@ -293,6 +309,7 @@ def check_unchanged(ckpt_path: Path, model: Mapping[str, Any], data: Mapping[str
         raise RunError(f"{ckpt_path} is not a checkpoint that this project's train.py wrote.") from error
 
 
+@rank_zero_only
 def write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, and see it on the disk: also after a power cut it is the old one or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,140 @@
+"""A training that is killed twenty times, by SIGKILL, ends as one that never was: weights, metrics and log."""
+
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import PROJECT
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+
+from datamodules import DATASETS, MNIST, ImageDataModule
+from vae import runs
+from vae.cli import TrainCLI
+
+STEPS, EPOCHS = 10, 8  # in an epoch, in all
+CLOCK = ("epoch_seconds", "pictures_per_second")  # whose values are no function of the seed
+OPTIONS = [
+    *("--run_name", "run", "--trainer.max_epochs", EPOCHS, "--data.val_size", 10, "--data.batch_size", 5),
+    *("--model.hidden_dims", 16, "--model.beta_warmup_epochs", 5, "--model.lr_schedule", "cosine"),
+]
+RESUME = ["--ckpt_path", "last", "--run_name", "run"]
+
+# Where each of the trainings is killed: once it has told of that step, or while it does this to that checkpoint.
+MOMENTS = [("step", 13), ("fsync", "best", 2), ("step", 11), ("step", 27), ("replace", "last", 3), ("step", 32)]
+MOMENTS += [("step", 38), ("fsync", "last", 4), ("step", 35), ("replaced", "best", 4), ("step", 31), ("step", 45)]
+MOMENTS += [("step", 41), ("replaced", "last", 5), ("step", 56), ("replace", "best", 6), ("step", 52), ("step", 61)]
+MOMENTS += [("fsync", "best", 7), ("replaced", "best", 8), ("replaced", "last", 8)]
+
+
+def train(args, sha256, moment, told):
+    """A training in a process of its own, which tells of every step, and stands still where it is to be killed."""
+    torch.set_num_threads(1)
+    MNIST.sha256 = sha256
+    cli = TrainCLI(ImageDataModule, DATASETS, [str(arg) for arg in args])
+    fsync, replace = os.fsync, Path.replace
+    epoch = lambda: cli.trainer.current_epoch + 1  # noqa: E731
+    checkpoint = None
+
+    def pause(what):
+        if moment == (what, checkpoint, epoch()):
+            told.send(moment)
+            time.sleep(1_000)
+
+    def watched_fsync(descriptor):
+        nonlocal checkpoint
+        checkpoint = Path(f"/proc/self/fd/{descriptor}").readlink().name.removeprefix(".").partition(".")[0]
+        pause("fsync")
+        fsync(descriptor)
+
+    def watched_replace(path, target):
+        pause("replace")
+        replace(path, target)
+        pause("replaced")
+
+    os.fsync, Path.replace = watched_fsync, watched_replace
+    batch_end = cli.model.on_train_batch_end
+    cli.model.on_train_batch_end = lambda *args: (told.send(("step", cli.trainer.global_step)), batch_end(*args))
+    cli.fit()
+
+
+@pytest.fixture
+def trained(tiny_mnist, monkeypatch):
+    """Starts trainings, forked from a process that has imported everything, and kills them at a moment."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PROJECT), str(PROJECT / "tests")]))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["test_killed", "torch.utils.tensorboard", "tensorboard.plugins.hparams.summary_v2"])
+
+    def run(args, moment=None):
+        """The last step that it told of."""
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=train, args=(args, MNIST.sha256, moment, sender))
+        process.start()
+        sender.close()
+        steps = [0]
+        try:
+            while True:
+                message = receiver.recv()
+                if message[0] == "step":
+                    steps.append(message[1])
+                if moment and message == moment:
+                    process.kill()
+        except EOFError:
+            process.join()
+        assert process.exitcode == (-9 if moment else 0), moment
+        return steps[-1]
+
+    return run
+
+
+def log(run):
+    """Everything in a run's event files, in order and as it stands there: tag, step and value."""
+    paths = sorted(run.glob("events.out.tfevents.*"))
+    events = [event for path in paths for event in LegacyEventFileLoader(str(path)).Load()]
+    return [
+        (value.tag, event.step, b"" if value.tag in CLOCK else value.SerializeToString())
+        for event in events
+        for value in event.summary.value
+        if not value.tag.startswith("_hparams_")  # which hold the time of the start
+    ]
+
+
+def test_killed_twenty_times_is_as_never_killed(tiny_mnist, trained, tmp_path, monkeypatch, capsys):
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "whole")
+    trained(OPTIONS)
+
+    monkeypatch.chdir(tmp_path / "killed")
+    assert trained(OPTIONS, ("step", 4)) < STEPS
+    with pytest.raises(runs.RunError, match="There is no checkpoint in lightning_logs/run"):
+        runs.to_resume("last", "run")  # before the first epoch's end there is nothing to go on with
+    (tmp_path / "killed" / "lightning_logs" / "run").rename(tmp_path / "given up")
+
+    killed_at = []
+    for number, moment in enumerate(MOMENTS):
+        last = trained(RESUME if number else OPTIONS, moment)
+        killed_at.append((*moment, f"after step {last}"))
+    trained(RESUME)
+    with capsys.disabled():
+        print("\nkilled", *(" ".join(map(str, moment)) for moment in killed_at), sep="\n  ")
+    assert sum(moment[0] == "step" and int(moment[-1].split()[-1]) % STEPS > 0 for moment in killed_at) >= 10
+    assert sum(moment[0] != "step" for moment in killed_at) >= 5
+
+    whole, killed = (tmp_path / name / "lightning_logs" / "run" for name in ("whole", "killed"))
+    for path in (runs.best_of, runs.last_of):
+        one, other = runs.read(path(whole)), runs.read(path(killed))
+        for part in ("epoch", "global_step", "lr_schedulers"):
+            assert one[part] == other[part]
+        assert one["callbacks"]["best"]["best_model_score"] == other["callbacks"]["best"]["best_model_score"]
+        assert all(torch.equal(one["state_dict"][name], other["state_dict"][name]) for name in one["state_dict"])
+        for mine, theirs in zip(one["optimizer_states"], other["optimizer_states"], strict=True):
+            torch.testing.assert_close(mine["state"], theirs["state"], rtol=0, atol=0)
+    assert log(whole) == log(killed)
+    entered = [(tag, step) for tag, step, _ in log(killed)]
+    assert len(entered) == len(set(entered)) > 10 * EPOCHS
+    for path in (whole / "frames").iterdir():
+        assert path.read_bytes() == (killed / "frames" / path.name).read_bytes()
+    assert not [*(killed / "checkpoints").glob("*-v*")]

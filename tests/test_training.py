@@ -26,7 +26,7 @@ from vae.cli import TrainCLI
 from vae.distributions import LIKELIHOODS
 from vae.figures import frame
 from vae.lit_vae import OBJECTIVES, OPTIMIZERS, PosteriorCollapse
-from vae.metrics import ActiveUnits, EvidencePerPicture, PerPicture, quality
+from vae.metrics import ActiveUnits, EvidencePerPicture, PerPicture, Quality
 from vae.networks import NETWORKS
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0, "accelerator": "cpu"}
@@ -562,10 +562,10 @@ def test_errors_of_the_evidence():
 
 def test_the_quality_of_reconstructions_meets_numpy():
     a, b = torch.rand(20, 1, 8, 8), torch.rand(20, 1, 8, 8)
-    metrics = quality((1, 8, 8))
+    metrics = Quality()
     for part in (slice(0, 7), slice(7, 20)):
         metrics.update(a[part], b[part])
-    found = {name: value.item() for name, value in metrics.compute().items()}
+    found = metrics.compute()
     mse = np.square(a.numpy() - b.numpy()).mean()
     assert found["mse"] == pytest.approx(mse, rel=1e-5)
     assert found["psnr"] == pytest.approx(-10 * np.log10(mse), rel=1e-5)
@@ -576,7 +576,12 @@ def test_the_quality_of_reconstructions_meets_numpy():
     ssim = (2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4)
     ssim /= (mean_a**2 + mean_b**2 + 1e-4) * (var_a + var_b + 9e-4)
     assert found["ssim"] == pytest.approx(ssim.mean(), abs=1e-4)
-    assert "ssim" not in quality((1, 5, 20))
+    small = Quality()
+    small.update(torch.rand(2, 1, 5, 20), torch.rand(2, 1, 5, 20))
+    assert "ssim" not in small.compute()
+    same = Quality()
+    same.update(torch.ones(2, 1, 8, 8), torch.ones(2, 1, 8, 8))
+    assert same.compute() == {"mse": 0.0, "psnr": float("inf"), "ssim": pytest.approx(1.0)}
 
 
 def test_active_units_are_those_whose_mean_moves():

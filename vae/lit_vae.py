@@ -11,10 +11,10 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.distributions import Distribution
-from torchmetrics import Metric, MetricCollection
+from torchmetrics import Metric
 
 from vae.distributions import MeanLikelihood
-from vae.metrics import ActiveUnits, EvidencePerPicture, KLPerDimension, PerPicture, quality
+from vae.metrics import ActiveUnits, EvidencePerPicture, KLPerDimension, PerPicture, Quality
 from vae.model import SAMPLES_AT_ONCE, VAE, pieces
 from vae.registry import Registry
 
@@ -120,8 +120,7 @@ class LitVAE(LightningModule):
             raise ValueError("init_output_bias: this likelihood has no mean that the bias could start at")
         self.train_bound, self.val_bound = PerPicture(), PerPicture()
         self.test_bound = EvidencePerPicture(self.vae.image_shape)
-        self.active_units, self.kl_per_dimension = ActiveUnits(), KLPerDimension()
-        self.quality = quality(self.vae.image_shape)
+        self.active_units, self.kl_per_dimension, self.quality = ActiveUnits(), KLPerDimension(), Quality()
         self.importance_samples: tuple[int, ...] = (100,)  # of each picture, in the test
 
     def setup(self, stage: str) -> None:
@@ -234,7 +233,7 @@ class LitVAE(LightningModule):
         for metric in (self.test_bound, self.active_units, self.kl_per_dimension, self.quality):
             self.log_all("test", metric)
 
-    def log_all(self, stage: str, metric: Metric | MetricCollection) -> None:
+    def log_all(self, stage: str, metric: Metric) -> None:
         """Log what a metric has found over the whole split, and begin anew."""
         for name, value in metric.compute().items():
             self.log(f"{stage}/{name}", float(value), prog_bar=f"{stage}/{name}" == "val/elbo")

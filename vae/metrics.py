@@ -5,12 +5,12 @@ precision, and standard errors and variances over the data come from the same ro
 """
 
 from collections.abc import Mapping
-from math import isnan, log, prod, sqrt
+from math import inf, isfinite, log, log10, prod, sqrt
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanSquaredError, Metric, MetricCollection
-from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
+from torchmetrics import Metric
+from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.utilities import dim_zero_cat
 
 
@@ -108,12 +108,24 @@ class KLPerDimension(Rows):
         return {f"kl_{place}": mean for place, mean in enumerate(self.all_rows().mean(0).tolist())}
 
 
-def quality(image_shape: tuple[int, int, int]) -> MetricCollection:
-    """How near reconstructions come: mean squared error, PSNR in dB, and SSIM where its window fits."""
-    metrics = {"mse": MeanSquaredError(), "psnr": PeakSignalNoiseRatio(data_range=1.0)}
-    if min(image_shape[1:]) >= 6:  # it reaches five pixels beyond a border, into the picture's reflection
-        metrics["ssim"] = StructuralSimilarityIndexMeasure(data_range=1.0)
-    return MetricCollection(metrics)
+class Quality(PerPicture):
+    """How near reconstructions come: mean squared error, its PSNR in dB, and SSIM where its window fits.
+
+    `update` takes reconstructions and pictures, [B, C, H, W] in [0, 1].
+    """
+
+    def update(self, reconstructions: Tensor, images: Tensor) -> None:
+        values = {"mse": (reconstructions - images).square().mean((1, 2, 3))}
+        if min(images.shape[2:]) >= 6:  # it reaches five pixels beyond a border, into the picture's reflection
+            values["ssim"] = structural_similarity_index_measure(
+                reconstructions, images, data_range=1.0, reduction="none"
+            )
+        super().update(values)
+
+    def compute(self) -> dict[str, float]:
+        means = super().compute()
+        mse = means.pop("mse")
+        return {"mse": mse, "psnr": -10 * log10(mse) if mse else inf, **means}
 
 
 UNITS = {
@@ -137,7 +149,7 @@ def summarize(found: Mapping[str, float], measure: str) -> tuple[dict, list[tupl
     values = {name.removeprefix("test/"): value for name, value in found.items()}
     bounds = {name.removeprefix("bound_"): values.pop(name) for name in [*values] if name.startswith("bound_")}
     kl = [values.pop(name) for name in [*values] if name.startswith("kl_")]
-    values = {name: None if isnan(value) else value for name, value in values.items()}  # no error of a single one
+    values = {name: value if isfinite(value) else None for name, value in values.items()}  # no error of a single one
     if measure != "log-likelihood":
         values["bits_per_dim"] = None
     metrics = {"measure": measure, "num_samples": int([*bounds][-1]), **values, "bounds": bounds}

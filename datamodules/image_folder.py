@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from math import prod
 from pathlib import Path
 
 import torch
@@ -12,6 +13,8 @@ from torchvision.transforms.functional import pil_to_tensor
 from datamodules.images import DataError, ImageDataModule, Pictures, room
 
 MODES = {1: "L", 3: "RGB"}
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # one of Pillow's others starts a program
+MOST_PIXELS = 2**26  # of one picture: 256 MB while it is read
 
 
 class ImageFolder(ImageDataModule):
@@ -61,9 +64,13 @@ class ImageFolder(ImageDataModule):
         """One picture, uint8 [C, H, W]."""
         channels, height, width = self.image_shape
         try:
-            with Image.open(path) as picture:
+            with Image.open(path, formats=FORMATS) as picture:
+                if prod(picture.size) > MOST_PIXELS:
+                    raise DataError(f"{path} has {' x '.join(map(str, picture.size))} pixels, too many: scale it down.")
                 mode = picture.mode
                 picture = ImageOps.exif_transpose(picture).convert("RGBA")
+        except DataError:
+            raise
         except Exception as error:  # each format's reader has errors of its own
             raise DataError(f"{path} cannot be read as a picture: mend it, or move it out of the folder.") from error
         if mode.startswith(("I", "F")):

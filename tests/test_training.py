@@ -523,7 +523,7 @@ def test_a_runs_curves_and_frames_can_be_read_back(told):
     assert torch.equal(frames[5], frame(lit.vae))
     assert runs.history(run / "checkpoints") == {}
     runs.frame_of(run, 3).write_bytes(b"no picture")
-    with pytest.raises(runs.RunError, match="A frame in .*frames is damaged: delete it"):
+    with pytest.raises(runs.RunError, match="000003.png is damaged, or too large for a film: delete it"):
         runs.frames(run)
 
 

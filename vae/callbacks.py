@@ -99,6 +99,9 @@ class ExactLog(Callback):
     was told after it, and tells it again.
     """
 
+    def __init__(self):
+        self.sizes: dict[str, int] | None = None
+
     def on_save_checkpoint(self, trainer: Trainer, lit: LightningModule, checkpoint: dict[str, Any]) -> None:
         run = trainer.log_dir  # which all processes must ask for
         if run and trainer.is_global_zero:
@@ -106,8 +109,14 @@ class ExactLog(Callback):
             checkpoint["log"] = runs.log_sizes(Path(run))
 
     def on_load_checkpoint(self, trainer: Trainer, lit: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if trainer.is_global_zero:
-            runs.cut_log(Path(trainer.logger.log_dir), checkpoint["log"])
+        self.sizes = checkpoint.get("log")
+
+    def on_train_start(self, trainer: Trainer, lit: LightningModule) -> None:
+        if self.sizes is not None and trainer.is_global_zero:
+            runs.cut_log(Path(trainer.logger.log_dir), self.sizes)
+        self.sizes = None
+
+    on_fit_end = on_train_start  # of a run that was at its end already
 
 
 class BestCheckpoint(ModelCheckpoint):

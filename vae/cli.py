@@ -156,7 +156,10 @@ class TrainCLI(LightningCLI):
         self.run_name = self.config.run_name
         if self.config.ckpt_path:
             self.ckpt_path = runs.to_resume(self.config.ckpt_path, self.run_name)
-            parser.default_config_files = [str(runs.run_of(self.ckpt_path) / "config.yaml")]
+            settings = runs.run_of(self.ckpt_path) / "config.yaml"
+            if not any(settings.samefile(str(named)) for named in self.config.config or ()):
+                runs.check_settings(self.ckpt_path, self.datasets)
+            parser.default_config_files = [str(settings)]
             self.parse(parser, args)
         self.config.ckpt_path = self.config.run_name = None  # what is saved can be begun anew
 
@@ -181,9 +184,9 @@ class TrainCLI(LightningCLI):
 
     def instantiate_trainer(self) -> Trainer:
         options = self.config.trainer
-        callbacks = [StopBySignal(), Speed(), Story()]
+        callbacks = [StopBySignal(), ExactLog(), Speed(), Story()]
         if options.enable_checkpointing is not False:
-            callbacks += [ExactLog(), BestCheckpoint(), LastCheckpoint()]
+            callbacks += [BestCheckpoint(), LastCheckpoint()]
         if options.enable_progress_bar is not False:
             callbacks.append(ProgressBar(refresh_rate=20))  # at every batch it would cost a step's time a twentieth
         self.trainer_defaults["callbacks"] = callbacks
@@ -195,7 +198,7 @@ class TrainCLI(LightningCLI):
     def fit(self) -> None:
         """Train. What can be wrong is looked at first, so that then nothing is written."""
         if self.ckpt_path:
-            runs.check_unchanged(self.ckpt_path, self.model.hparams, self.datamodule.hparams)
+            runs.check_unchanged(self.ckpt_path, self.model, self.datamodule, self.datasets)
             begun, now = self.parser.get_defaults().trainer.max_epochs, self.config.trainer.max_epochs
             if self.model.hparams.lr_schedule == "cosine" and begun != now:
                 raise runs.RunError(
@@ -204,7 +207,14 @@ class TrainCLI(LightningCLI):
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)  # Lightning's; without a GPU it costs 0.2 ms a step
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
-        self.trainer.fit(self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True)
+        try:
+            self.trainer.fit(self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            if self.ckpt_path and self.trainer.global_step <= runs.read(self.ckpt_path)["global_step"]:
+                raise runs.RunError(
+                    f"The run cannot go on from {self.ckpt_path}: it is damaged, or not this project's ({error})."
+                ) from error
+            raise
 
 
 def sample_counts(text: str | tuple[int, ...]) -> tuple[int, ...]:

@@ -6,12 +6,17 @@ highest val/elbo) and `checkpoints/last.ckpt` (the last epoch).
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from itertools import count
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
+from PIL import Image
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torchvision.io import decode_image
@@ -21,6 +26,7 @@ from vae.model import VAE
 
 ROOT = Path("lightning_logs")
 MOST_PICTURES = 100_000  # in a figure
+MOST_PIXELS = 2**28  # in a film: 800 MB
 
 
 class RunError(Exception):
@@ -123,6 +129,39 @@ def to_resume(ckpt_path: str, name: str | None) -> Path:
     return path
 
 
+def check_settings(ckpt_path: Path, datasets: Mapping[str, type]) -> None:
+    """See that the config.yaml of a run names no code, before any of it is followed: it may be a stranger's.
+
+    Args:
+        datasets: the data modules by name.
+
+    Raises:
+        RunError: it names a class that is no data module, or is no such file.
+    """
+    path = run_of(ckpt_path) / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text())
+        data, known = config["data"], {f"{kind.__module__.partition('.')[0]}.{name}" for name, kind in datasets.items()}
+        words = all(is_plain(value, r"[\w:-]*") for value in config["trainer"].values())  # "a.b" would be imported
+        plain = all(is_plain(value, r".*") for part in (config["model"], data["init_args"]) for value in part.values())
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is not a file that this project's train.py wrote.") from error
+    if not (plain and words and data["class_path"] in known):
+        raise RunError(
+            f"{path} names code that would be run, or more than plain values.\n"
+            f"If it is yours, say so: python3 train.py --config {path} --ckpt_path {ckpt_path}"
+        )
+
+
+def is_plain(value: Any, text: str) -> bool:
+    """Whether a setting is a number, truth, nothing, text of that form, or several of these."""
+    some = value if isinstance(value, list) else [value]
+    return all(
+        re.fullmatch(text, one) is not None if isinstance(one, str) else one is None or isinstance(one, int | float)
+        for one in some
+    )
+
+
 def run_of(ckpt_path: Path) -> Path:
     """The folder of the run that a checkpoint belongs to; of one that was copied elsewhere, the folder it is in."""
     return ckpt_path.parents[1] if ckpt_path.parent.name == "checkpoints" else ckpt_path.parent
@@ -222,7 +261,10 @@ def log_sizes(run: Path) -> dict[str, int]:
 
 def cut_log(run: Path, sizes: Mapping[str, int]) -> None:
     """Make a run's log what it was when it had these sizes."""
-    for name, size in log_sizes(run).items():
+    found = log_sizes(run)
+    if not sizes.keys() <= found.keys():
+        return  # they are another log's
+    for name, size in found.items():
         if name not in sizes:
             (run / name).unlink()
         elif size > sizes[name]:
@@ -240,10 +282,17 @@ def frames(run: Path) -> dict[int, Tensor]:
     Raises:
         RunError: one of them cannot be read.
     """
-    try:
-        return {int(path.stem): decode_image(str(path), "RGB") for path in sorted((run / "frames").glob("*.png"))}
-    except (ValueError, RuntimeError) as error:
-        raise RunError(f"A frame in {run / 'frames'} is damaged: delete it, or train anew.") from error
+    pixels, found = 0, {}
+    for path in sorted((run / "frames").glob("*.png")):
+        try:
+            with Image.open(path, formats=["PNG"]) as picture:
+                pixels += prod(picture.size)
+            if pixels > MOST_PIXELS:
+                raise ValueError("more than memory should hold")
+            found[int(path.stem)] = decode_image(str(path), "RGB")
+        except Exception as error:  # whatever the bytes of a file that is no picture make of the reader
+            raise RunError(f"{path} is damaged, or too large for a film: delete it, or train anew.") from error
+    return found
 
 
 def material(
@@ -289,24 +338,48 @@ def report(ckpt_path: Path, metrics: Mapping[str, Any]) -> Path:
     return path
 
 
-def check_unchanged(ckpt_path: Path, model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+def check_unchanged(ckpt_path: Path, lit: LitVAE, data: Any, datasets: Mapping[str, type]) -> None:
     """See that a run goes on with the hyper-parameters it began with; only where the data is may have changed.
 
     Raises:
-        RunError: one of them differs, or the file is not a checkpoint of this project's.
+        RunError: one of them differs, or the file is damaged or not one of this project's.
     """
+    load(ckpt_path, datasets)
     checkpoint = read(ckpt_path)
+    begun = {"model": checkpoint["hyper_parameters"], "data": checkpoint["datamodule_hyper_parameters"]}
+    for group, now in (("model", lit.hparams), ("data", data.hparams)):
+        for name in (name for name in now if name != "data_dir"):
+            if name not in begun[group] or now[name] != begun[group][name]:
+                raise RunError(
+                    f"--{group}.{name} is {now[name]}, but the run began with {begun[group].get(name)}.\n"
+                    "A run goes on as it began; begin a new one, without --ckpt_path."
+                )
+    sizes = checkpoint.get("log", {})
+    log_fits = isinstance(sizes, dict) and all(isinstance(size, int) and size >= 0 for size in sizes.values())
+    if not (log_fits and fits(checkpoint.get("optimizer_states"), lit)):
+        raise RunError(f"{ckpt_path} is not a checkpoint that this project's train.py wrote.")
+
+
+def fits(states: Any, lit: LitVAE) -> bool:
+    """Whether an optimiser's state is of its kind and of the model's sizes: the fused kernels would not ask."""
+    if "fused" not in signature(lit.optimizer).parameters:
+        return True  # it may keep rows and columns, or a history
+    one = torch.zeros(1, requires_grad=True)
+    one.grad = torch.zeros(1)
+    (optimizer := lit.optimizer([one])).step()
+    names, shapes = optimizer.state[one].keys(), [parameter.shape for parameter in lit.parameters()]
     try:
-        begun = {"model": checkpoint["hyper_parameters"], "data": checkpoint["datamodule_hyper_parameters"]}
-        for group, now in (("model", model), ("data", data)):
-            for name in (name for name in now if name != "data_dir"):
-                if now[name] != begun[group][name]:
-                    raise RunError(
-                        f"--{group}.{name} is {now[name]}, but the run began with {begun[group][name]}.\n"
-                        "A run goes on as it began; begin a new one, without --ckpt_path."
-                    )
-    except (KeyError, TypeError, IndexError) as error:
-        raise RunError(f"{ckpt_path} is not a checkpoint that this project's train.py wrote.") from error
+        return all(
+            state.keys() == names
+            and all(
+                value.shape == shapes[place] and value.is_contiguous()
+                for value in state.values()
+                if isinstance(value, Tensor) and value.ndim
+            )
+            for place, state in states[0]["state"].items()
+        )
+    except (AttributeError, IndexError, KeyError, TypeError, RuntimeError):
+        return False
 
 
 @rank_zero_only

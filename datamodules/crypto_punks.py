@@ -3,14 +3,13 @@
 The artwork is its owners'; it is fetched and verified here, never shipped.
 """
 
-from http.client import HTTPException
 from pathlib import Path
 
 from PIL import Image, ImageColor
 from torch.hub import download_url_to_file
 from torchvision.transforms.functional import pil_to_tensor
 
-from datamodules.images import DataError, ImageDataModule, Pictures, verify
+from datamodules.images import DataError, ImageDataModule, Pictures, fetching, verify
 
 REMEDY = "Delete it and it is fetched anew, or use --data Digits, which needs no file."
 
@@ -69,14 +68,8 @@ class CryptoPunks(ImageDataModule):
 
     def download(self, path: Path) -> None:
         """Fetch the sheet under a temporary name, and move it to its place once its checksum is right."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with fetching([path.name], path.parent, self.url):
             download_url_to_file(self.url, str(path), hash_prefix=self.sha256)
-        except (RuntimeError, OSError, HTTPException) as error:
-            raise DataError(
-                f"{path.name} could not be downloaded from {self.url} ({error}).\n"
-                f"Put {path.name} into {path.parent}, or use --data Digits, which needs no file."
-            ) from error
 
     def load(self) -> dict[str, Pictures]:
         with Image.open(self.data_dir / self.file_name) as sheet:

@@ -2,8 +2,12 @@
 
 import hashlib
 import os
+import socket
 import tempfile
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.client import HTTPException
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 MOST_COLOURS = 1_024
+PATIENCE = 60  # seconds that a server may say nothing
 
 
 class DataError(Exception):
@@ -212,6 +217,28 @@ class ImageDataModule(LightningDataModule):
     def _loader(self, pictures: Pictures, batches) -> DataLoader:
         # Without a generator of its own a DataLoader draws from the global one at the start of each epoch.
         return DataLoader(pictures, batch_sampler=batches, collate_fn=_as_is, generator=torch.Generator())
+
+
+@contextmanager
+def fetching(names: Sequence[str], folder: Path, source: str) -> Iterator[None]:
+    """Around a download: a server that falls silent is given up, and whatever goes wrong is one error.
+
+    Raises:
+        DataError: something did.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        yield
+    except (RuntimeError, OSError, EOFError, ValueError, HTTPException, zlib.error) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise DataError(
+            f"{', '.join(names)} could not be downloaded from {source} ({reason[-1]}).\n"
+            f"Put {'it' if len(names) == 1 else 'them'} into {folder}, or use --data Digits, which needs no file."
+        ) from error
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _as_is(batch: Batch) -> Batch:

@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-from http.client import HTTPException
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from datamodules.images import Batch, DataError, ImageDataModule, Pictures, verify
+from datamodules.images import Batch, ImageDataModule, Pictures, fetching, verify
 
 BINARIZE = ("dynamic", "threshold", "none")
 EVALUATION_SEED = 0
@@ -64,19 +63,14 @@ class MNIST(ImageDataModule):
 
     def download(self, missing: list[str]) -> None:
         """Fetch the files beside their place, and move them there once they are whole."""
-        self.raw.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.mkdtemp(prefix=".download-", dir=self.raw)
-        try:
-            fetched = datasets.MNIST(folder, download=True)
-            for name in missing:
-                shutil.move(f"{fetched.raw_folder}/{name}", self.raw / name)
-        except (RuntimeError, OSError, EOFError, HTTPException) as error:
-            raise DataError(
-                f"MNIST could not be downloaded ({str(error).splitlines()[-1]}).\n"
-                f"Put {', '.join(missing)} into {self.raw}, or use --data Digits, which needs no file."
-            ) from error
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        with fetching(missing, self.raw, "MNIST's mirrors"):
+            folder = tempfile.mkdtemp(prefix=".download-", dir=self.raw)
+            try:
+                fetched = datasets.MNIST(folder, download=True)
+                for name in missing:
+                    shutil.move(f"{fetched.raw_folder}/{name}", self.raw / name)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def load(self) -> dict[str, Pictures]:
         images, labels = self.read("train")

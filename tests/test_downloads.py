@@ -1,0 +1,151 @@
+"""Downloads, from a server on this machine alone that behaves or does not: a good file or none."""
+
+import gzip
+import hashlib
+import multiprocessing
+import os
+import threading
+import time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torchvision
+from conftest import PROJECT
+
+from datamodules import MNIST, CryptoPunks, images
+from datamodules.images import DataError
+
+pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Serves the files of a folder in the way that the server's `behaviour` says."""
+
+    def do_GET(self):
+        behaviour = self.server.behaviour
+        if behaviour == "refuses":
+            self.send_error(503)
+            return
+        content = (self.server.folder / self.path.rpartition("/")[2]).read_bytes()
+        part = content[: len(content) // 2]
+        if behaviour == "says nothing":
+            self.server.over.wait(60)
+            return
+        self.send_response(200)
+        if behaviour != "tells no length":
+            self.send_header("Content-Length", str(len(part if behaviour == "truncates" else content)))
+        self.end_headers()
+        if behaviour in ("truncates", "hangs up"):
+            self.wfile.write(part)
+        elif behaviour == "falls silent":
+            self.wfile.write(part)
+            self.wfile.flush()
+            self.server.over.wait(60)
+        elif behaviour == "alters":
+            self.wfile.write(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+        elif behaviour == "is slow":
+            for place in range(0, len(content), 1 + len(content) // 10):
+                self.wfile.write(content[place : place + 1 + len(content) // 10])
+                self.wfile.flush()
+                time.sleep(0.1)
+        else:
+            self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(tiny_punks, tiny_mnist, tmp_path, monkeypatch):
+    """A server of the tiny punks and the tiny MNIST, which are nowhere else; data goes to new/."""
+    published = tmp_path / "published"
+    published.mkdir()
+    (tiny_punks / "punks.png").rename(published / "punks.png")
+    resources = []
+    for name in MNIST.sha256:
+        archive = gzip.compress((tiny_mnist / "MNIST" / "raw" / name).read_bytes())
+        (published / f"{name}.gz").write_bytes(archive)
+        resources.append((f"{name}.gz", hashlib.md5(archive).hexdigest()))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("VAE_DATA_DIR", str(tmp_path / "new"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.folder, server.behaviour, server.over = published, "behaves", threading.Event()
+        address = f"http://127.0.0.1:{server.server_port}/published/"
+        monkeypatch.setattr(CryptoPunks, "url", f"{address}punks.png")
+        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [address])
+        monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.over.set()
+        server.shutdown()
+
+
+def files(tmp_path):
+    return sorted(path.relative_to(tmp_path / "new").as_posix() for path in (tmp_path / "new").rglob("*"))
+
+
+WHOLE = sorted(["MNIST", "MNIST/raw", *(f"MNIST/raw/{name}" for name in MNIST.sha256), "punks.png"])
+
+
+@pytest.mark.parametrize("behaviour", ["behaves", "is slow", "tells no length"])
+def test_what_is_missing_is_fetched_and_verified(server, tmp_path, behaviour):
+    server.behaviour = behaviour
+    for data, pictures in ((CryptoPunks(), 12), (MNIST(val_size=20), 40)):
+        data.prepare_data()
+        data.setup()
+        assert len(data.splits["train"]) == pictures
+    assert files(tmp_path) == WHOLE
+
+
+@pytest.mark.parametrize("behaviour", ["refuses", "says nothing", "truncates", "hangs up", "falls silent", "alters"])
+@pytest.mark.parametrize("kind", [CryptoPunks, MNIST])
+def test_a_server_that_misbehaves(server, tmp_path, monkeypatch, behaviour, kind):
+    monkeypatch.setattr(images, "PATIENCE", 0.5)
+    server.behaviour = behaviour
+    with pytest.raises(DataError, match=r"could not be downloaded from .* \(.+\)\.\nPut (it|them) into .*new"):
+        kind().prepare_data()
+    assert [path for path in (tmp_path / "new").rglob("*") if path.is_file()] == []
+    server.behaviour = "behaves"
+    kind().prepare_data()  # nothing stands in the way of the next try
+
+
+def test_a_download_that_is_killed(server, tmp_path, monkeypatch):
+    """What it leaves behind is under a name of its own, and the next one does not take it for the file."""
+    server.behaviour = "falls silent"
+    process = start(monkeypatch)
+    while not [path for path in (tmp_path / "new").rglob("*") if path.is_file()]:
+        time.sleep(0.05)
+    process.kill()
+    process.join()
+    assert not (tmp_path / "new" / "punks.png").exists()
+    server.behaviour = "behaves"
+    CryptoPunks().prepare_data()
+
+
+def test_two_processes_at_once(server, tmp_path, monkeypatch):
+    server.behaviour = "is slow"
+    processes = [start(monkeypatch) for _ in range(2)]
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert files(tmp_path) == WHOLE
+
+
+def start(monkeypatch):
+    """Another process that fetches the punks, then MNIST."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PROJECT), str(PROJECT / "tests")]))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["test_killed", "torch.utils.tensorboard", "tensorboard.plugins.hparams.summary_v2"])
+    source = torchvision.datasets.MNIST
+    args = (CryptoPunks.url, CryptoPunks.sha256, CryptoPunks.grid, MNIST.sha256, source.mirrors, source.resources)
+    process = context.Process(target=fetch, args=(*args, os.environ["VAE_DATA_DIR"]))
+    process.start()
+    return process
+
+
+def fetch(url, sha256, grid, sha256s, mirrors, resources, data_dir):
+    os.environ["no_proxy"] = "127.0.0.1"
+    CryptoPunks.url, CryptoPunks.sha256, CryptoPunks.grid, MNIST.sha256 = url, sha256, grid, sha256s
+    torchvision.datasets.MNIST.mirrors, torchvision.datasets.MNIST.resources = mirrors, resources
+    CryptoPunks(data_dir=data_dir).prepare_data()
+    MNIST(data_dir=data_dir).prepare_data()

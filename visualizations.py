@@ -35,6 +35,7 @@ def visualize(
     print(f"Drawing from {ckpt_path}")
     parts = material(ckpt_path, vae, data, split, runs)
     parts |= {name: lambda value=value: value for name, value in options.items()}
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
     drawn = 0
     for name in figures or FIGURES:
         try:

@@ -68,7 +68,7 @@ class CryptoPunks(ImageDataModule):
 
     def download(self, path: Path) -> None:
         """Fetch the sheet under a temporary name, and move it to its place once its checksum is right."""
-        with fetching([path.name], path.parent, self.url):
+        with fetching(path.name, self.url, [path.name], path.parent):
             download_url_to_file(self.url, str(path), hash_prefix=self.sha256)
 
     def load(self) -> dict[str, Pictures]:

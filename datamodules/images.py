@@ -220,7 +220,7 @@ class ImageDataModule(LightningDataModule):
 
 
 @contextmanager
-def fetching(names: Sequence[str], folder: Path, source: str) -> Iterator[None]:
+def fetching(what: str, source: str, files: Sequence[str], folder: Path) -> Iterator[None]:
     """Around a download: a server that falls silent is given up, and whatever goes wrong is one error.
 
     Raises:
@@ -234,8 +234,8 @@ def fetching(names: Sequence[str], folder: Path, source: str) -> Iterator[None]:
     except (RuntimeError, OSError, EOFError, ValueError, HTTPException, zlib.error) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(
-            f"{', '.join(names)} could not be downloaded from {source} ({reason[-1]}).\n"
-            f"Put {'it' if len(names) == 1 else 'them'} into {folder}, or use --data Digits, which needs no file."
+            f"{what} could not be downloaded from {source} ({reason[-1]}).\n"
+            f"Put {', '.join(files)} into {folder}, or use --data Digits, which needs no file."
         ) from error
     finally:
         socket.setdefaulttimeout(before)

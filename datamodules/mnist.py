@@ -63,7 +63,7 @@ class MNIST(ImageDataModule):
 
     def download(self, missing: list[str]) -> None:
         """Fetch the files beside their place, and move them there once they are whole."""
-        with fetching(missing, self.raw, "MNIST's mirrors"):
+        with fetching("MNIST", "its mirrors", missing, self.raw):
             folder = tempfile.mkdtemp(prefix=".download-", dir=self.raw)
             try:
                 fetched = datasets.MNIST(folder, download=True)

@@ -547,5 +547,38 @@ def test_a_full_disk_leaves_the_checkpoint_that_was_there(script, run_folder, mo
     monkeypatch.setattr("os.fsync", full)
     outcome = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 4)
     assert outcome.status == 1
-    assert "No space left on device" in outcome.err
+    assert outcome.err.startswith(
+        "error: [Errno 28] No space left on device\nGo on with it: python3 train.py --ckpt_path"
+    )
     assert {path.name: path.read_bytes() for path in (run_folder / "checkpoints").iterdir()} == before
+
+
+def test_a_disk_that_cannot_be_written(script, tmp_path, monkeypatch):
+    def read_only(path, *args, **kwargs):
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr("pathlib.Path.mkdir", read_only)
+    outcome = script("train.py", *DIGITS, "--trainer.max_epochs", 1)
+    assert outcome.status == 1
+    assert outcome.err == "error: [Errno 30] Read-only file system: 'lightning_logs'\n"
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_run_folder_that_vanishes(process, tmp_path):
+    """Told once, without a traceback from TensorBoard's thread, and no half of a folder is made in its place."""
+    (tmp_path / "vanish.py").write_text(
+        "import shutil\n"
+        "from pytorch_lightning import Callback\n"
+        "class Vanish(Callback):\n"
+        "    def on_train_epoch_start(self, trainer, lit):\n"
+        "        if trainer.current_epoch == 2:\n"
+        "            shutil.rmtree(trainer.log_dir)\n"
+    )
+    quiet = ["--trainer.enable_progress_bar", "false", "--trainer.callbacks+", "vanish.Vanish"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        outcome = process("train.py", *DIGITS, "--run_name", "gone", "--trainer.max_epochs", 9, *quiet)
+    assert outcome.status == 1
+    assert outcome.err.count("\n") == 2
+    assert "The run's folder lightning_logs/gone has vanished" in outcome.err
+    assert [*(tmp_path / "lightning_logs").iterdir()] == []

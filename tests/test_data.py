@@ -286,11 +286,11 @@ def test_an_empty_or_missing_image_folder(tmp_path):
 def test_a_missing_file_that_cannot_be_fetched(tmp_path):
     with pytest.raises(
         DataError,
-        match=r"(?s)train-images.* could not be downloaded.*Put them into data/MNIST/raw, or use --data Digits",
+        match=r"(?s)MNIST could not be downloaded.*Put train-images.* into data/MNIST/raw, or use --data Digits",
     ):
         MNIST().prepare_data()
     with pytest.raises(
-        DataError, match=r"(?s)punks.png could not be downloaded.*Put it into data, or use --data Digits"
+        DataError, match=r"(?s)punks.png could not be downloaded.*Put punks.png into data, or use --data Digits"
     ):
         CryptoPunks().prepare_data()
     left = [path for path in tmp_path.rglob("*") if path.is_file()]

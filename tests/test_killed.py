@@ -104,18 +104,19 @@ def log(run):
 def test_killed_twenty_times_is_as_never_killed(tiny_mnist, trained, tmp_path, monkeypatch, capsys):
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
+    options = [*OPTIONS, "--data.data_dir", tiny_mnist]
     monkeypatch.chdir(tmp_path / "whole")
-    trained(OPTIONS)
+    trained(options)
 
     monkeypatch.chdir(tmp_path / "killed")
-    assert trained(OPTIONS, ("step", 4)) < STEPS
+    assert trained(options, ("step", 4)) < STEPS
     with pytest.raises(runs.RunError, match="There is no checkpoint in lightning_logs/run"):
         runs.to_resume("last", "run")  # before the first epoch's end there is nothing to go on with
     (tmp_path / "killed" / "lightning_logs" / "run").rename(tmp_path / "given up")
 
     killed_at = []
     for number, moment in enumerate(MOMENTS):
-        last = trained(RESUME if number else OPTIONS, moment)
+        last = trained(RESUME if number else options, moment)
         killed_at.append((*moment, f"after step {last}"))
     trained(RESUME)
     with capsys.disabled():

@@ -192,12 +192,8 @@ class StopBySignal(Callback):
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
         if stop:
             signum = signal.Signals(self.signum or signal.SIGTERM)
-            run, step = Path(trainer.log_dir), f"epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
-            if runs.last_of(run).exists():
-                hint = f"Go on with it: python3 train.py --ckpt_path {runs.last_of(run)}"
-            else:
-                hint = "That was before its first checkpoint: there is nothing to go on with."
-            raise runs.Interrupted(f"{signum.name} stopped the run in {step}.\n{hint}", signum)
+            message = f"{signum.name} stopped the run in epoch {trainer.current_epoch + 1}, step {trainer.global_step}."
+            raise runs.Interrupted(f"{message}\n{runs.how_to_go_on(Path(trainer.log_dir))}", signum)
 
     on_validation_batch_end = on_train_batch_end
 

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import warnings
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator, Mapping
@@ -215,6 +216,11 @@ class TrainCLI(LightningCLI):
                     f"The run cannot go on from {self.ckpt_path}: it is damaged, or not this project's ({error})."
                 ) from error
             raise
+        except OSError as error:  # a full disk, say; before there is a folder there is nothing to add
+            if not self.trainer.global_step:
+                raise
+            run = Path(self.trainer.logger.log_dir)
+            raise runs.RunError(f"{error}\n{runs.how_to_go_on(run)}") from error
 
 
 def sample_counts(text: str | tuple[int, ...]) -> tuple[int, ...]:
@@ -270,6 +276,7 @@ def plain_speech(*expected: type[Exception]) -> Iterator[None]:
     warnings.simplefilter("ignore")
     warnings.filterwarnings("once", category=PosteriorCollapse)
     warnings.formatwarning = lambda message, *where: f"warning: {message}\n"
+    threading.excepthook = quiet_thread
     if rank_zero_only.rank:
         sys.stdout = StringIO()  # the first process tells
     try:
@@ -285,6 +292,12 @@ def plain_speech(*expected: type[Exception]) -> Iterator[None]:
     finally:
         if torch.distributed.is_initialized():  # else gloo's threads may abort the process at its very end
             torch.distributed.destroy_process_group()
+
+
+def quiet_thread(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread fails with the disk, and so does the next thing told to it: that will be heard."""
+    if not issubclass(failure.exc_type, OSError):
+        threading.__excepthook__(failure)
 
 
 def end(message: str, status: int) -> NoReturn:

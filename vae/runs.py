@@ -162,6 +162,15 @@ def is_plain(value: Any, text: str) -> bool:
     )
 
 
+def how_to_go_on(run: Path) -> str:
+    """What to do when a run came to a stop before its end."""
+    if not run.exists():
+        return f"The run's folder {run} has vanished, and with it what there was to go on with: begin a new run."
+    if not last_of(run).exists():
+        return "That was before its first checkpoint: there is nothing to go on with."
+    return f"Go on with it: python3 train.py --ckpt_path {last_of(run)}"
+
+
 def run_of(ckpt_path: Path) -> Path:
     """The folder of the run that a checkpoint belongs to; of one that was copied elsewhere, the folder it is in."""
     return ckpt_path.parents[1] if ckpt_path.parent.name == "checkpoints" else ckpt_path.parent
@@ -384,8 +393,11 @@ def fits(states: Any, lit: LitVAE) -> bool:
 
 @rank_zero_only
 def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, and see it on the disk: also after a power cut it is the old one or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file whole or not at all, and see it on the disk: also after a power cut it is the old one or the new.
+
+    Its folder is made where it is missing, but not the one around it: a run's folder that vanished stays so.
+    """
+    path.parent.mkdir(exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:

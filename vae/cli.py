@@ -260,9 +260,8 @@ def command(function: Callable, *optional: Callable, **options) -> None:
 def quiet_trainer(**options) -> Trainer:
     """A Trainer that places and runs a model, with a progress bar, and writes nothing."""
     silent = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
-    silent["use_distributed_sampler"] = False
     try:
-        return Trainer(**silent, **options, callbacks=[ProgressBar()])
+        return Trainer(**silent, **options, use_distributed_sampler=False, callbacks=[ProgressBar()])
     except (ValueError, ModuleNotFoundError) as error:
         raise MisconfigurationException(f"--accelerator {options['accelerator']}: {error}") from error
 

@@ -518,6 +518,31 @@ def test_a_signal_before_the_first_checkpoint(tmp_path):
     assert "before its first checkpoint: there is nothing to go on with" in told
 
 
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_signal_ends_at_once(tmp_path, monkeypatch, signum, status):
+    """Also in the middle of a step that does not end."""
+    (tmp_path / "endless.py").write_text(
+        "import time\n"
+        "from pathlib import Path\n"
+        "from pytorch_lightning import Callback\n"
+        "class Endless(Callback):\n"
+        "    def on_train_batch_start(self, *_):\n"
+        "        Path('begun').touch()\n"
+        "        end = time.monotonic() + 1000\n"
+        "        while time.monotonic() < end:\n"
+        "            time.sleep(0.1)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    command = [sys.executable, str(PROJECT / "train.py"), *DIGITS, "--trainer.callbacks+", "endless.Endless"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        wait_for((tmp_path / "begun").exists)
+        run.send_signal(signum)
+        with pytest.raises(subprocess.TimeoutExpired):
+            run.wait(timeout=0.5)
+        run.send_signal(signum)
+        assert run.wait(timeout=10) == status
+
+
 def wait_for(condition):
     end = time.monotonic() + 60
     while not condition():

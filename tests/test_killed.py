@@ -61,11 +61,17 @@ def train(args, sha256, moment, told):
 
 
 @pytest.fixture
-def trained(tiny_mnist, monkeypatch):
-    """Starts trainings, forked from a process that has imported everything, and kills them at a moment."""
+def context(monkeypatch):
+    """Processes that are forked from one that has imported everything."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PROJECT), str(PROJECT / "tests")]))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["test_killed", "torch.utils.tensorboard", "tensorboard.plugins.hparams.summary_v2"])
+    return context
+
+
+@pytest.fixture
+def trained(tiny_mnist, context):
+    """Trains in another process, and kills it at a moment."""
 
     def run(args, moment=None):
         """The last step that it told of."""
@@ -139,3 +145,22 @@ def test_killed_twenty_times_is_as_never_killed(tiny_mnist, trained, tmp_path, m
     for path in (whole / "frames").iterdir():
         assert path.read_bytes() == (killed / "frames" / path.name).read_bytes()
     assert not [*(killed / "checkpoints").glob("*-v*")]
+
+
+def train_together(barrier):
+    barrier.wait()
+    TrainCLI(ImageDataModule, DATASETS, ["--data", "Digits", "--trainer.max_epochs", "1"]).fit()
+
+
+def test_trainings_that_start_together_take_folders_of_their_own(context, tmp_path):
+    barrier = context.Barrier(3)
+    processes = [context.Process(target=train_together, args=(barrier,)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    found = sorted(path.parts[-3] for path in tmp_path.glob("lightning_logs/*/checkpoints/last.ckpt"))
+    assert found == ["version_0", "version_1", "version_2"]
+    for run in (tmp_path / "lightning_logs").iterdir():
+        assert len([*run.glob("events.out.tfevents.*")]) == 1

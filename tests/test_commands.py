@@ -332,6 +332,8 @@ WRONG = [
         1,
         "(?s)punks.png could not be downloaded.*Put punks.png into data, or use --data Digits",
     ),
+    ("train.py --trainer.accumulate_grad_batches 0", 2, "accumulate_grad_batches: expected a whole number of at least"),
+    ("train.py --trainer.check_val_every_n_epoch 0", 2, "check_val_every_n_epoch: expected a whole number of at least"),
     ("test.py", 1, "(?s)There is no checkpoint in lightning_logs.*Train a model first, python3 train.py"),
     ("test.py --ckpt_path nowhere.ckpt", 1, "There is no checkpoint nowhere.ckpt: name one that exists"),
     ("test.py --split train", 2, "split: expected one of 'test', 'val'. Got value: train"),
@@ -358,6 +360,22 @@ def test_a_wrong_input_gets_one_clear_message(script, tmp_path, command, status,
     assert len(outcome.err.splitlines()) <= 5
     assert outcome.out == ""
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--trainer.val_check_interval 1000", "`val_check_interval` (1000) must be less than or equal to"),
+        (
+            "--trainer.callbacks pytorch_lightning.callbacks.EarlyStopping --trainer.callbacks.monitor nothing",
+            "Early stopping conditioned on metric `nothing` which is not available",
+        ),
+    ],
+)
+def test_what_lightning_cannot_take(script, options, message):
+    outcome = script("train.py", *DIGITS, "--trainer.max_epochs", 1, *options.split())
+    assert outcome.status == 1
+    assert outcome.err.startswith(f"error: {message}")
 
 
 @pytest.mark.parametrize("command", ["train.py --data Foo", "train.py", "test.py", "visualizations.py --foo"])

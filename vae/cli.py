@@ -14,6 +14,7 @@ from inspect import Parameter, signature
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
+from traceback import extract_tb
 from typing import NoReturn
 
 import torch
@@ -172,6 +173,9 @@ class TrainCLI(LightningCLI):
         name = self.config.data.class_path.rpartition(".")[2]
         if name not in self.datasets:
             parser.error(f"unknown data set {name!r}: choose one of {', '.join(self.datasets)}")
+        for option in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+            if self.config.trainer[option] == 0:
+                parser.error(f"trainer.{option}: expected a whole number of at least 1, got 0")
         if self.config.trainer.logger not in (None, True):
             parser.error(
                 "trainer.logger: a run always writes into its folder; to try without, --trainer.fast_dev_run true"
@@ -215,6 +219,8 @@ class TrainCLI(LightningCLI):
                 raise runs.RunError(
                     f"The run cannot go on from {self.ckpt_path}: it is damaged, or not this project's ({error})."
                 ) from error
+            if "pytorch_lightning" in extract_tb(error.__traceback__)[-1].filename:  # an option that it cannot take
+                raise runs.RunError(str(error).strip()) from error
             raise
         except OSError as error:  # a full disk, say; before there is a folder there is nothing to add
             if not self.trainer.global_step:

@@ -4,7 +4,7 @@ import time
 
 from datamodules import DATASETS, DataError, ImageDataModule
 from vae.callbacks import best_elbo
-from vae.cli import TrainCLI, plain_speech
+from vae.cli import TrainCLI, user_facing_errors
 
 
 def main() -> None:
@@ -17,13 +17,13 @@ def main() -> None:
     print(f"Run       {cli.trainer.log_dir or 'none, it was but a try'}")
     print(f"Trained   {cli.trainer.current_epoch} epochs, this time in {minutes} min {seconds} s")
     if best is not None:
-        measure = cli.model.vae.likelihood.measure(cli.datamodule.binary)
-        print(f"Best      validation ELBO {best:.2f} nats per picture, of a {measure}")
+        measure = cli.model.vae.likelihood.log_prob_kind(cli.datamodule.binary)
+        print(f"Best      validation ELBO {best:.2f} nats per image, of a {measure}")
     print("Next      python3 test.py")
     print("          python3 visualizations.py")
     print("          tensorboard --logdir lightning_logs")
 
 
 if __name__ == "__main__":
-    with plain_speech(DataError):
+    with user_facing_errors(DataError):
         main()

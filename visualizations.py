@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from datamodules import DATASETS, DataError
-from vae.cli import command, plain_speech, quiet_trainer
+from vae.cli import evaluation_trainer, run_command, user_facing_errors
 from vae.figures import FIGURES, NotApplicable, render
-from vae.runs import find_checkpoint, load, material, write
+from vae.runs import figure_inputs, find_checkpoint, load_run, write_atomically
 
 
 def visualize(
@@ -24,35 +24,35 @@ def visualize(
 
     Args:
         ckpt_path: The checkpoint; default: the newest run's best.ckpt.
-        output_dir: The folder for the pictures.
-        split: The split whose pictures are shown.
+        output_dir: The folder for the images.
+        split: The split whose images are shown.
         data_dir: Where the data is now, if it is not where it was.
         accelerator: What to run on: auto, cpu, gpu, ...
     """
     ckpt_path = find_checkpoint(ckpt_path, runs[0] if runs else None)
-    lit, data = load(ckpt_path, DATASETS, data_dir)
-    vae = lit.vae.to(quiet_trainer(accelerator=accelerator, devices=1).strategy.root_device)
+    lit, data = load_run(ckpt_path, DATASETS, data_dir)
+    vae = lit.vae.to(evaluation_trainer(accelerator=accelerator, devices=1).strategy.root_device)
     print(f"Drawing from {ckpt_path}")
-    parts = material(ckpt_path, vae, data, split, runs)
+    parts = figure_inputs(ckpt_path, vae, data, split, runs)
     parts |= {name: lambda value=value: value for name, value in options.items()}
     Path(output_dir).mkdir(parents=True, exist_ok=True)
-    drawn = 0
+    rasterize = 0
     for name in figures or FIGURES:
         try:
             kind, content = render(name, parts)
         except NotApplicable as reason:
-            print(f"Not drawn: {reason}", file=sys.stderr)
+            print(f"Not rasterize: {reason}", file=sys.stderr)
             continue
         path = Path(output_dir) / f"{data.name}_{name}_latent_variables={vae.latent_dim}.{kind}"
-        write(path, content)
+        write_atomically(path, content)
         print(path)
-        drawn += 1
-    if not drawn:
+        rasterize += 1
+    if not rasterize:
         sys.exit("error: none of the figures applies to this model")
 
 
 if __name__ == "__main__":
-    with plain_speech(DataError):
+    with user_facing_errors(DataError):
         chosen = {"nargs": "+", "choices": [*FIGURES], "help": "Which; default: all that apply."}
         compared = {"nargs": "+", "help": "Those in learning_curves, by name; other figures show the first."}
-        command(visualize, *FIGURES.values(), figures=chosen, runs=compared)
+        run_command(visualize, *FIGURES.values(), figures=chosen, runs=compared)

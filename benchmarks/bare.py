@@ -16,7 +16,7 @@ DIMS = (784, 500, 20)
 
 
 class Bare:
-    """784-500-20 and fused Adam, for MNIST's training pictures, uint8 [N, 784], binarised dynamically."""
+    """784-500-20 and fused Adam, for MNIST's training images, uint8 [N, 784], binarised dynamically."""
 
     def __init__(self, images: Tensor):
         pixels, hidden, latents = DIMS
@@ -27,7 +27,7 @@ class Bare:
         self.thresholds = images.short() * 257 - 32768
 
     def loss(self, index: Tensor) -> Tensor:
-        """Minus the bound: the mean over the pictures of that index, [B]."""
+        """Minus the bound: the mean over the images of that index, [B]."""
         w1, b1, w2, b2, w3, b3, w4, b4 = self.weights
         thresholds = self.thresholds[index]
         noise = torch.randint(-(2**63), 2**63 - 1, (thresholds.numel() // 4,)).view(torch.int16)
@@ -42,7 +42,7 @@ class Bare:
 
 
 class Batches:
-    """The indices of each batch, drawn anew for each epoch."""
+    """The indices of each batch, rasterize anew for each epoch."""
 
     def __init__(self, num_images: int, batch_size: int):
         self.num_images, self.batch_size = num_images, batch_size
@@ -96,7 +96,7 @@ def products_epoch(num_images: int, batch_size: int) -> Callable[[], None]:
             for place, (features, weight, gradient) in enumerate(sides):
                 features @ weight.T
                 gradient.T @ features
-                if place:  # nobody needs the gradient of the pictures
+                if place:  # nobody needs the gradient of the images
                     gradient @ weight
 
     return epoch

@@ -63,7 +63,7 @@ def main() -> None:
 
     def ours() -> None:
         for batch, places in zip(x.split(100), index.split(100), strict=True):
-            lit.vae.evidence(batch, SAMPLES, lit.evaluation_noise(places, SAMPLES))
+            lit.vae.importance_estimate(batch, SAMPLES, lit.evaluation_noise(places, SAMPLES))
 
     ours()
     work = PICTURES * SAMPLES * FLOPS_PER_SAMPLE

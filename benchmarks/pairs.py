@@ -38,7 +38,7 @@ class Turns(Callback):
         self.start = None
 
     def on_train_epoch_start(self, *_: Any) -> None:
-        self.tell()
+        self.log_epoch()
         os.read(int(os.environ["TURN"]), 1)
         self.start, self.elsewhere = time.perf_counter(), 0.0
 
@@ -49,9 +49,9 @@ class Turns(Callback):
         self.elsewhere += time.perf_counter() - self.validation
 
     def on_train_end(self, *_: Any) -> None:
-        self.tell()
+        self.log_epoch()
 
-    def tell(self) -> None:
+    def log_epoch(self) -> None:
         told = 0.0 if self.start is None else time.perf_counter() - self.start - self.elsewhere
         os.write(int(os.environ["TOLD"]), f"{told}\n".encode())
 

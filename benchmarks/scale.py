@@ -1,4 +1,4 @@
-"""What a picture costs in training, among ten thousand, a hundred thousand and a million made-up ones."""
+"""What a image costs in training, among ten thousand, a hundred thousand and a million made-up ones."""
 
 import sys
 from pathlib import Path
@@ -9,10 +9,10 @@ from pytorch_lightning import Callback, Trainer
 
 sys.path.insert(0, str(PROJECT))
 
-from datamodules import ImageDataModule, Pictures  # noqa: E402
+from datamodules import ImageDataModule, ImageDataset  # noqa: E402
 from datamodules.images import room  # noqa: E402
 from vae import LitVAE  # noqa: E402
-from vae.callbacks import Speed  # noqa: E402
+from vae.callbacks import Throughput  # noqa: E402
 
 PAIRS = 3
 
@@ -27,11 +27,11 @@ class MadeUp(ImageDataModule):
         super().__init__(batch_size=100)
         self.num_images = num_images
 
-    def load(self) -> dict[str, Pictures]:
+    def load(self) -> dict[str, ImageDataset]:
         images = room((self.num_images, *self.image_shape), Path())
         for some in images.split(10_000):
             some.random_(256)
-        return {"train": Pictures(images), "val": Pictures(images[:0]), "test": Pictures(images[:0])}
+        return {"train": ImageDataset(images), "val": ImageDataset(images[:0]), "test": ImageDataset(images[:0])}
 
 
 class Rate(Callback):
@@ -41,7 +41,7 @@ class Rate(Callback):
         self.rates = []
 
     def on_train_epoch_end(self, trainer: Trainer, lit: LitVAE) -> None:
-        self.rates.append(float(trainer.callback_metrics["pictures_per_second"]))
+        self.rates.append(float(trainer.callback_metrics["images_per_second"]))
 
 
 def main() -> None:
@@ -52,15 +52,15 @@ def main() -> None:
     def rate(number: int) -> float:
         speed, quiet = Rate(), {"enable_progress_bar": False, "enable_model_summary": False}
         lit = LitVAE(image_shape=(1, 28, 28), latent_dim=20)
-        trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, callbacks=[Speed(), speed], **quiet)
+        trainer = Trainer(
+            max_epochs=1, logger=False, enable_checkpointing=False, callbacks=[Throughput(), speed], **quiet
+        )
         trainer.fit(lit, sets[number])
         return speed.rates[0]
 
     rate(10_000)
     for number in (100_000, 1_000_000):
-        report(
-            f"scale: cost of a picture among {number:,} / 10,000", [rate(10_000) / rate(number) for _ in range(PAIRS)]
-        )
+        report(f"scale: cost of a image among {number:,} / 10,000", [rate(10_000) / rate(number) for _ in range(PAIRS)])
 
 
 if __name__ == "__main__":

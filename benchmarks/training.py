@@ -65,7 +65,7 @@ def main() -> None:
         compare("train.py / bare loop, batch 1,000", large, "ours", "bare")
         compare("bare loop / its matrix products, batch 1,000", large, "bare", "products")
         compare("bf16-mixed / float32, batch 1,000", large, "bf16", "ours")
-        print(f"pictures a second: {50_000 / median(small['ours']):,.0f} at batch 100, ", end="")
+        print(f"images a second: {50_000 / median(small['ours']):,.0f} at batch 100, ", end="")
         print(f"{50_000 / median(large['ours']):,.0f} at 1,000")
 
 

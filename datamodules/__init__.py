@@ -1,9 +1,9 @@
 """Data sets: one file each, which says how that set is found, fetched, verified and cut."""
 
+from datamodules.base import Batch, DataError, ImageDataModule, ImageDataset
 from datamodules.crypto_punks import CryptoPunks
 from datamodules.digits import Digits
 from datamodules.image_folder import ImageFolder
-from datamodules.images import Batch, DataError, ImageDataModule, Pictures
 from datamodules.mnist import MNIST
 
 DATASETS = {kind.__name__: kind for kind in (MNIST, CryptoPunks, Digits, ImageFolder)}
@@ -17,5 +17,5 @@ __all__ = [
     "Digits",
     "ImageDataModule",
     "ImageFolder",
-    "Pictures",
+    "ImageDataset",
 ]

@@ -9,7 +9,7 @@ from PIL import Image, ImageColor
 from torch.hub import download_url_to_file
 from torchvision.transforms.functional import pil_to_tensor
 
-from datamodules.images import DataError, ImageDataModule, Pictures, fetching, verify
+from datamodules.base import DataError, ImageDataModule, ImageDataset, fetching, verify
 
 REMEDY = "Delete it and it is fetched anew, or use --data Digits, which needs no file."
 
@@ -59,7 +59,7 @@ class CryptoPunks(ImageDataModule):
         try:
             with Image.open(path) as sheet:
                 size = sheet.size
-        except Exception:  # no picture at all: the checksum has told
+        except Exception:  # no image at all: the checksum has told
             return
         if size != expected:
             raise DataError(
@@ -71,11 +71,11 @@ class CryptoPunks(ImageDataModule):
         with fetching(path.name, self.url, [path.name], path.parent):
             download_url_to_file(self.url, str(path), hash_prefix=self.sha256)
 
-    def load(self) -> dict[str, Pictures]:
+    def load(self) -> dict[str, ImageDataset]:
         with Image.open(self.data_dir / self.file_name) as sheet:
             sheet = sheet.convert("RGBA")
         opaque = Image.alpha_composite(Image.new("RGBA", sheet.size, self.colour), sheet).convert("RGB")
         (rows, columns), (channels, height, width) = self.grid, self.image_shape
         tiles = pil_to_tensor(opaque).reshape(channels, rows, height, columns, width)
         punks = tiles.permute(1, 3, 0, 2, 4).reshape(-1, *self.image_shape)  # row by row
-        return dict(zip(("train", "val", "test"), map(Pictures, punks.split(list(self.cuts))), strict=True))
+        return dict(zip(("train", "val", "test"), map(ImageDataset, punks.split(list(self.cuts))), strict=True))

@@ -2,7 +2,7 @@
 
 import torch
 
-from datamodules.images import ImageDataModule, Pictures
+from datamodules.base import ImageDataModule, ImageDataset
 
 
 class Digits(ImageDataModule):
@@ -12,11 +12,13 @@ class Digits(ImageDataModule):
     image_shape = (1, 8, 8)
     classes = tuple("0123456789")
 
-    def load(self) -> dict[str, Pictures]:
+    def load(self) -> dict[str, ImageDataset]:
         from sklearn.datasets import load_digits  # here: whoever trains on something else need not wait for it
 
         digits = load_digits()
         images = torch.as_tensor(digits.images / 16 * 255).round().to(torch.uint8).unsqueeze(1)
         labels = torch.as_tensor(digits.target).to(torch.uint8)
         cuts = [1_197, 300, 300]
-        return dict(zip(("train", "val", "test"), map(Pictures, images.split(cuts), labels.split(cuts)), strict=True))
+        return dict(
+            zip(("train", "val", "test"), map(ImageDataset, images.split(cuts), labels.split(cuts)), strict=True)
+        )

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from datamodules.images import Batch, ImageDataModule, Pictures, fetching, verify
+from datamodules.base import Batch, ImageDataModule, ImageDataset, fetching, verify
 
 BINARIZE = ("dynamic", "threshold", "none")
 EVALUATION_SEED = 0
@@ -17,11 +17,11 @@ NOISE = 1  # keeps this noise apart from any other that is a function of seed, e
 
 
 class MNIST(ImageDataModule):
-    """MNIST in 50,000 / 10,000 / 10,000 pictures; validation is the end of the official training set.
+    """MNIST in 50,000 / 10,000 / 10,000 images; validation is the end of the official training set.
 
     Args:
-        val_size: pictures held out of the official 60,000 for validation; 0 trains on all of them.
-        binarize: dynamic (each pixel drawn as Bernoulli(grey): anew at each use in training, once and for all in
+        val_size: images held out of the official 60,000 for validation; 0 trains on all of them.
+        binarize: dynamic (each pixel rasterize as Bernoulli(grey): anew at each use in training, once and for all in
             validation and test), threshold (white where grey is above a half), or none (grey pixels).
 
     Raises:
@@ -41,7 +41,7 @@ class MNIST(ImageDataModule):
     def __init__(self, val_size: int = 10_000, binarize: str = "dynamic", **kwargs):
         super().__init__(**kwargs)
         if not 0 <= val_size < 60_000:
-            raise ValueError(f"val_size: expected 0 to 59,999 of the 60,000 training pictures, got {val_size:,}")
+            raise ValueError(f"val_size: expected 0 to 59,999 of the 60,000 training images, got {val_size:,}")
         if binarize not in BINARIZE:
             raise ValueError(f"unknown binarize {binarize!r}: choose one of {', '.join(BINARIZE)}")
         self.val_size = val_size
@@ -72,7 +72,7 @@ class MNIST(ImageDataModule):
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def load(self) -> dict[str, Pictures]:
+    def load(self) -> dict[str, ImageDataset]:
         images, labels = self.read("train")
         cuts = [len(images) - self.val_size, self.val_size]
         (train, val), (train_labels, val_labels) = images.split(cuts), labels.split(cuts)
@@ -80,9 +80,9 @@ class MNIST(ImageDataModule):
         if self.binarize == "threshold":
             train = threshold(train)
         return {
-            "train": Pictures(train, train_labels),
-            "val": Pictures(self.binarize_once(val), val_labels),
-            "test": Pictures(self.binarize_once(test), test_labels),
+            "train": ImageDataset(train, train_labels),
+            "val": ImageDataset(self.binarize_once(val), val_labels),
+            "test": ImageDataset(self.binarize_once(test), test_labels),
         }
 
     def read(self, part: str) -> tuple[Tensor, Tensor]:
@@ -91,17 +91,17 @@ class MNIST(ImageDataModule):
         return images, labels
 
     def binarize_once(self, images: Tensor) -> Tensor:
-        """Held-out pictures [N, 1, 28, 28] as they stay, uint8: 0 and 255, or grey."""
+        """Held-out images [N, 1, 28, 28] as they stay, uint8: 0 and 255, or grey."""
         if self.binarize == "dynamic":
             generator = torch.Generator().manual_seed(EVALUATION_SEED)
             return torch.bernoulli(images / 255, generator=generator).mul(255).to(torch.uint8)
         return threshold(images) if self.binarize == "threshold" else images
 
-    def pictures(self, split: str, n: int | None = None) -> Tensor:
+    def images(self, split: str, n: int | None = None) -> Tensor:
         return self.binarize_once(self._some(split).images[:n]) / 255  # held-out ones are binary already, and stay
 
     def palette(self) -> tuple[tuple[int, ...], ...]:
-        """Black and white, where every picture is binarised; else the greys."""
+        """Black and white, where every image is binarised; else the greys."""
         return ((0,), (255,)) if self.binary else super().palette()
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

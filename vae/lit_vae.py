@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torchmetrics import Metric
 
-from vae.distributions import MeanLikelihood
-from vae.metrics import ActiveUnits, EvidencePerPicture, KLPerDimension, PerPicture, Quality
-from vae.model import SAMPLES_AT_ONCE, VAE, pieces
+from vae.likelihoods import MeanLikelihood
+from vae.metrics import ActiveUnits, ImportanceEstimateMetrics, KLPerDimension, PerImageMean, ReconstructionMetrics
+from vae.model import NOISE_CHUNK, VAE, chunk_sizes
 from vae.registry import Registry
 
 EVALUATION_SEED = 1312_6114
@@ -33,7 +33,7 @@ OPTIMIZERS = Registry(
 LR_SCHEDULES = Registry("lr_schedule", {"constant": None, "cosine": torch.optim.lr_scheduler.CosineAnnealingLR})
 OBJECTIVES = Registry("objective", {name: name for name in ("elbo", "iwae", "dreg")})
 COLLAPSE = (
-    "no latent variable is active, the posterior has collapsed: its mean is the same for all validation pictures. "
+    "no latent variable is active, the posterior has collapsed: its mean is the same for all validation images. "
     "Train longer; with the objective elbo, try --model.beta_warmup_epochs 10 or a smaller --model.beta."
 )
 
@@ -49,7 +49,7 @@ class NotFinite(Exception):
 
 
 class PosteriorCollapse(UserWarning):
-    """The posterior is the same for all pictures."""
+    """The posterior is the same for all images."""
 
 
 class LitVAE(LightningModule):
@@ -58,7 +58,7 @@ class LitVAE(LightningModule):
     Args:
         objective: what training raises: elbo, iwae (the importance-weighted bound), or dreg (the same with the doubly
             reparameterised gradient). Validation always reports the plain ELBO.
-        num_samples: the samples of z for each picture: L of equation 10, or K of the importance-weighted bound.
+        num_samples: the samples of z for each image: L of equation 10, or K of the importance-weighted bound.
         analytic_kl: whether elbo takes the KL in closed form (Appendix B) or by sampling (estimator A, equation 6).
         beta: weight of the KL in what elbo trains; never in what is reported.
         beta_warmup_epochs: epochs over which that weight rises from 0, in a line.
@@ -66,9 +66,9 @@ class LitVAE(LightningModule):
         learning_rate: its step size.
         weight_decay: its weight decay.
         weight_prior: the paper's Gaussian prior N(0, I) on all weights: a further weight decay of 1 / N for N training
-            pictures, right for optimisers to which decay is a gradient (Adam, Adagrad, SGD; not AdamW).
+            images, right for optimisers to which decay is a gradient (Adam, Adagrad, SGD; not AdamW).
         lr_schedule: constant, or cosine (down to zero at the last step).
-        init_output_bias: whether the decoder starts at the mean of the training pictures.
+        init_output_bias: whether the decoder starts at the mean of the training images.
         seed: of the noise in training, which is a function of (seed, epoch, batch, rank).
         compile: whether torch.compile makes one program of the training's bound; it takes half a minute, and on a CPU
             needs a C++ compiler.
@@ -118,14 +118,18 @@ class LitVAE(LightningModule):
         self.elbo, self.importance_bound = map(torch.compile, bounds) if compile else bounds
         if init_output_bias and not isinstance(self.vae.likelihood, MeanLikelihood):
             raise ValueError("init_output_bias: this likelihood has no mean that the bias could start at")
-        self.train_bound, self.val_bound = PerPicture(), PerPicture()
-        self.test_bound = EvidencePerPicture(self.vae.image_shape)
-        self.active_units, self.kl_per_dimension, self.quality = ActiveUnits(), KLPerDimension(), Quality()
-        self.importance_samples: tuple[int, ...] = (100,)  # of each picture, in the test
+        self.train_bound, self.val_bound = PerImageMean(), PerImageMean()
+        self.test_bound = ImportanceEstimateMetrics(self.vae.image_shape)
+        self.active_units, self.kl_per_dimension, self.quality = (
+            ActiveUnits(),
+            KLPerDimension(),
+            ReconstructionMetrics(),
+        )
+        self.importance_samples: tuple[int, ...] = (100,)  # of each image, in the test
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.hparams.init_output_bias:
-            self.vae.likelihood.start_at(self.trainer.datamodule.mean_picture())
+            self.vae.likelihood.init_output_bias(self.trainer.datamodule.mean_image())
 
     @property
     def beta(self) -> float:
@@ -158,15 +162,15 @@ class LitVAE(LightningModule):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         q_z = self.vae.encode(batch.images)
         noise = self.evaluation_noise(batch.index, self.importance_samples[-1])
-        evidence = self.vae.evidence(batch.images, self.importance_samples, eps=noise, q_z=q_z)
+        evidence = self.vae.importance_estimate(batch.images, self.importance_samples, eps=noise, q_z=q_z)
         bounds = {f"bound_{k}": bound for k, bound in zip(self.importance_samples, evidence.bounds, strict=True)}
         values = {"log_marginal": evidence.log_marginal, "mc_error": evidence.mc_error}
         self.test_bound.update(self.evaluate_bound(batch, q_z) | bounds | values)
         self.evaluate_posterior(q_z)
-        self.quality.update(self.vae.picture(q_z.mean), batch.images)
+        self.quality.update(self.vae.generate(q_z.mean), batch.images)
 
     def evaluate_bound(self, batch: Any, q_z: Distribution) -> dict[str, Tensor]:
-        """The terms of the bound for each picture, [B]: the same for the same picture, whenever it is asked for."""
+        """The terms of the bound for each image, [B]: the same for the same image, whenever it is asked for."""
         eps = torch.cat([*self.evaluation_noise(batch.index, self.hparams.num_samples)])
         return self.vae.elbo(batch.images, eps=eps, q_z=q_z)._asdict()
 
@@ -175,13 +179,13 @@ class LitVAE(LightningModule):
         self.kl_per_dimension.update(self.vae.kl_per_dimension(q_z))
 
     def evaluation_noise(self, index: Tensor, num_samples: int) -> Iterator[Tensor]:
-        """Noise that depends on a picture's place in its split and on the sample alone: pieces [k, B, Z].
+        """Noise that depends on an image's place in its split and on the sample alone: chunks [k, B, Z].
 
-        It is drawn on the CPU, picture by picture and always in whole pieces, so that no figure depends on the batch
+        It is drawn on the CPU, image by image and always in whole chunks, so that no figure depends on the batch
         size, the device, the precision, or how many samples are asked for after it.
         """
-        generator, whole = torch.Generator(), (SAMPLES_AT_ONCE, self.vae.latent_dim)
-        for piece, k in enumerate(pieces(num_samples)):
+        generator, whole = torch.Generator(), (NOISE_CHUNK, self.vae.latent_dim)
+        for piece, k in enumerate(chunk_sizes(num_samples)):
             noise = [
                 torch.randn(
                     whole, generator=generator.manual_seed(hash((EVALUATION_SEED, piece, i))), dtype=torch.float32
@@ -197,10 +201,10 @@ class LitVAE(LightningModule):
     def on_train_epoch_end(self) -> None:
         self.check_finite()
         values = {f"train/{name}": value for name, value in self.train_bound.compute().items()}
-        self.tell(values | {"learning_rate": self.optimizers().param_groups[0]["lr"], "beta": self.beta})
+        self.log_epoch(values | {"learning_rate": self.optimizers().param_groups[0]["lr"], "beta": self.beta})
         self.train_bound.reset()
 
-    def tell(self, values: dict[str, float]) -> None:
+    def log_epoch(self, values: dict[str, float]) -> None:
         """Log what an epoch of training was, into the run's log at once.
 
         The Trainer enters such values after it has written the checkpoint: one killed in between would lack them.

@@ -1,6 +1,6 @@
-"""What is measured over a whole split: one row per picture, kept until the end.
+"""What is measured over a whole split: one row per image, kept until the end.
 
-Keeping rows instead of running sums costs a few numbers per picture. In return means are taken once, in double
+Keeping rows instead of running sums costs a few numbers per image. In return means are taken once, in double
 precision, and standard errors and variances over the data come from the same rows.
 """
 
@@ -14,8 +14,8 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.utilities import dim_zero_cat
 
 
-class Rows(Metric):
-    """Keeps one row per picture: `update` takes them as [B, M]."""
+class PerImageValues(Metric):
+    """Keeps one row per image: `update` takes them as [B, M]."""
 
     full_state_update = False
 
@@ -27,12 +27,12 @@ class Rows(Metric):
         self.rows.append(rows.detach())
 
     def all_rows(self) -> Tensor:
-        """The rows of every picture so far, [N, M], in double precision."""
+        """The rows of every image so far, [N, M], in double precision."""
         return dim_zero_cat(self.rows).cpu().double()
 
 
-class PerPicture(Rows):
-    """Means over pictures of named values: `update` takes them as [B] tensors, nats per picture."""
+class PerImageMean(PerImageValues):
+    """Means over images of named values: `update` takes them as [B] tensors, nats per image."""
 
     def __init__(self):
         super().__init__()
@@ -43,8 +43,8 @@ class PerPicture(Rows):
         super().update(torch.stack(list(values.values()), dim=-1))
 
     @property
-    def num_pictures(self) -> int:
-        """The number of pictures so far."""
+    def num_images(self) -> int:
+        """The number of images so far."""
         return sum(map(len, self.rows))
 
     def first_not_finite(self) -> int | None:
@@ -52,18 +52,18 @@ class PerPicture(Rows):
         return next((place for place, rows in enumerate(self.rows) if not rows.isfinite().all()), None)
 
     def columns(self) -> dict[str, Tensor]:
-        """The values of every picture so far, [N] each, in double precision."""
+        """The values of every image so far, [N] each, in double precision."""
         return dict(zip(self.names, self.all_rows().unbind(-1), strict=True))
 
     def compute(self) -> dict[str, float]:
         return {name: column.mean().item() for name, column in self.columns().items()}
 
 
-class EvidencePerPicture(PerPicture):
+class ImportanceEstimateMetrics(PerImageMean):
     """The means, how far to trust that of `log_marginal`, and the same number in bits per dimension.
 
-    `log_marginal_stderr` is the standard error of the mean over pictures; `log_marginal_mc_error` that of the same
-    mean for these very pictures, from the finite number of importance samples (`mc_error` of each picture).
+    `log_marginal_stderr` is the standard error of the mean over images; `log_marginal_mc_error` that of the same
+    mean for these very images, from the finite number of importance samples (`mc_error` of each image).
 
     Args:
         image_shape: channels, height and width, the dimensions over which the bits are shared out.
@@ -86,7 +86,7 @@ class EvidencePerPicture(PerPicture):
         }
 
 
-def active(means: Tensor, threshold: float = 0.01) -> Tensor:
+def is_active(means: Tensor, threshold: float = 0.01) -> Tensor:
     """Which latent variables the data moves: the variance over it of the posterior's mean, [N, Z], is above that.
 
     Burda et al., arXiv 1509.00519, Section 5.2. Returns bool [Z].
@@ -94,29 +94,29 @@ def active(means: Tensor, threshold: float = 0.01) -> Tensor:
     return means.cpu().double().var(dim=0, correction=0) > threshold
 
 
-class ActiveUnits(Rows):
+class ActiveUnits(PerImageValues):
     """The number of active latent variables. `update` takes posterior means [B, Z]."""
 
     def compute(self) -> dict[str, int]:
-        return {"active_units": int(active(self.all_rows()).sum())}
+        return {"active_units": int(is_active(self.all_rows()).sum())}
 
 
-class KLPerDimension(Rows):
+class KLPerDimension(PerImageValues):
     """The mean KL of each latent variable, nats. `update` takes the terms of the KL, [B, Z]."""
 
     def compute(self) -> dict[str, float]:
         return {f"kl_{place}": mean for place, mean in enumerate(self.all_rows().mean(0).tolist())}
 
 
-class Quality(PerPicture):
+class ReconstructionMetrics(PerImageMean):
     """How near reconstructions come: mean squared error, its PSNR in dB, and SSIM where its window fits.
 
-    `update` takes reconstructions and pictures, [B, C, H, W] in [0, 1].
+    `update` takes reconstructions and images, [B, C, H, W] in [0, 1].
     """
 
     def update(self, reconstructions: Tensor, images: Tensor) -> None:
         values = {"mse": (reconstructions - images).square().mean((1, 2, 3))}
-        if min(images.shape[2:]) >= 6:  # it reaches five pixels beyond a border, into the picture's reflection
+        if min(images.shape[2:]) >= 6:  # it reaches five pixels beyond a border, into the image's reflection
             values["ssim"] = structural_similarity_index_measure(
                 reconstructions, images, data_range=1.0, reduction="none"
             )
@@ -134,7 +134,7 @@ UNITS = {
     "mse": "",
     "psnr": "dB",
     "ssim": "",
-    "num_samples": "per picture",
+    "num_samples": "per image",
     "num_images": "",
 }
 
@@ -158,8 +158,8 @@ def summarize(found: Mapping[str, float], measure: str) -> tuple[dict, list[tupl
     for name, value in metrics.items():
         if isinstance(value, float | int):
             text = f"{value:.4f}" if isinstance(value, float) else str(value)
-            rows.append((name, text, UNITS.get(name, "nats per picture")))
+            rows.append((name, text, UNITS.get(name, "nats per image")))
     if len(bounds) > 1:
-        rows += [(f"bound with {k}", f"{value:.4f}", "nats per picture") for k, value in bounds.items()]
+        rows += [(f"bound with {k}", f"{value:.4f}", "nats per image") for k, value in bounds.items()]
     rows.append(("kl_per_dimension", " ".join(f"{value:.2f}" for value in sorted(kl, reverse=True)), "nats, sorted"))
     return metrics, rows

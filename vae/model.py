@@ -1,6 +1,6 @@
 """The paper: "Auto-Encoding Variational Bayes", Kingma & Welling, arXiv 1312.6114.
 
-Nothing here knows how a model is trained. All that is returned stays per picture, [B], in nats.
+Nothing here knows how a model is trained. All that is returned stays per image, [B], in nats.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
-from vae.distributions import LIKELIHOODS, DiagonalGaussian
+from vae.likelihoods import LIKELIHOODS, DiagonalGaussian
 from vae.networks import NETWORKS
 
-SAMPLES_AT_ONCE = 32  # importance samples whose noise is drawn together, whatever their number
-NUMBERS_AT_ONCE = 2**19  # numbers that the decoder gives out together: they stay in a processor's cache
+NOISE_CHUNK = 32  # importance samples whose noise is rasterize together, whatever their number
+DECODER_CHUNK = 2**19  # numbers that the decoder gives out together: they stay in a processor's cache
 
 
-class Bound(NamedTuple):
-    """The evidence lower bound of each picture, [B], in nats: elbo = reconstruction - kl."""
+class ELBO(NamedTuple):
+    """The evidence lower bound of each image, [B], in nats: elbo = reconstruction - kl."""
 
     elbo: Tensor
     reconstruction: Tensor
@@ -32,8 +32,8 @@ class Bound(NamedTuple):
         return self.reconstruction - beta * self.kl
 
 
-class Evidence(NamedTuple):
-    """Estimates of log p(x) of each picture, in nats.
+class ImportanceEstimate(NamedTuple):
+    """Estimates of log p(x) of each image, in nats.
 
     bounds: [M, B], the importance-weighted bound for each number of samples that was asked for.
     log_marginal: [B], the last of them.
@@ -49,7 +49,7 @@ class VAE(nn.Module):
     """The variational auto-encoder with a Gaussian prior and a diagonal Gaussian posterior (Section 3, Appendix C).
 
     Args:
-        image_shape: channels, height and width of a picture.
+        image_shape: channels, height and width of an image.
         latent_dim: number of latent variables, Z.
         hidden_dims: width of each hidden layer of the encoder, one number or several.
         decoder_hidden_dims: the same of the decoder; by default the encoder's in reverse.
@@ -111,8 +111,8 @@ class VAE(nn.Module):
         self.encoder = build(encoder, hidden_dims=hidden_dims, **options)
         self.posterior = DiagonalGaussian(self.encoder.out_features, latent_dim)
         self.decoder = build(decoder, hidden_dims=widths("decoder_hidden_dims", decoder_hidden_dims), **options)
-        self.likelihood = build(LIKELIHOODS[likelihood], pixels=self.decoder.pixels, **options)
-        self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)
+        self.likelihood = build(LIKELIHOODS[likelihood], output_layer=self.decoder.output_layer, **options)
+        self.register_buffer("prior_loc", torch.zeros(latent_dim), persistent=False)
         if init_std is not None:
             for parameter in self.parameters():
                 if parameter.ndim:  # all but a learned scale
@@ -121,15 +121,15 @@ class VAE(nn.Module):
     @property
     def prior(self) -> Independent:
         """p(z) = N(0, I): event_shape [Z]."""
-        return Independent(Normal(self.origin, torch.ones_like(self.origin), validate_args=False), 1)
+        return Independent(Normal(self.prior_loc, torch.ones_like(self.prior_loc), validate_args=False), 1)
 
     def encode(self, x: Tensor) -> Independent:
-        """q(z|x): pictures [B, C, H, W] -> batch_shape [B], event_shape [Z]."""
-        return self.posterior(self.encoder(x.to(self.origin.dtype)))
+        """q(z|x): images [B, C, H, W] -> batch_shape [B], event_shape [Z]."""
+        return self.posterior(self.encoder(x.to(self.prior_loc.dtype)))
 
     def decode(self, z: Tensor) -> Distribution:
         """p(x|z): latents [..., Z] -> batch_shape [...], event_shape [C, H, W]."""
-        features = self.decoder(z.reshape(-1, self.latent_dim).to(self.origin.dtype))
+        features = self.decoder(z.reshape(-1, self.latent_dim).to(self.prior_loc.dtype))
         return self.likelihood(features.reshape(z.shape[:-1] + features.shape[1:]))
 
     def elbo(
@@ -139,12 +139,12 @@ class VAE(nn.Module):
         eps: Tensor | None = None,
         analytic_kl: bool = True,
         q_z: Independent | None = None,
-    ) -> Bound:
+    ) -> ELBO:
         """The bound of equation 10, with the analytic KL of Appendix B; or estimator A of equation 6, without it.
 
         Args:
-            x: pictures [B, C, H, W], values in [0, 1].
-            num_samples: L, the samples of z for each picture.
+            x: images [B, C, H, W], values in [0, 1].
+            num_samples: L, the samples of z for each image.
             eps: the noise of g(eps, x), [L, B, Z], in place of a fresh draw.
             analytic_kl: whether the KL is taken in closed form rather than from the same samples.
             q_z: the posterior q(z|x), where it is at hand.
@@ -153,15 +153,15 @@ class VAE(nn.Module):
         z = reparameterize(q_z, self._noise(num_samples, x) if eps is None else eps)
         reconstruction = self.decode(z).log_prob(x).mean(0)
         kl = kl_divergence(q_z, self.prior) if analytic_kl else (q_z.log_prob(z) - self.prior.log_prob(z)).mean(0)
-        return Bound(reconstruction - kl, reconstruction, kl)
+        return ELBO(reconstruction - kl, reconstruction, kl)
 
     def log_weights(self, x: Tensor, q_z: Distribution, z: Tensor) -> Tensor:
         """log w = log p(x|z) + log p(z) - log q(z|x): [K, B] for latents [K, B, Z].
 
-        Its mean over K is the bound, its logsumexp less log K the importance-weighted one. The pictures are decoded a
+        Its mean over K is the bound, its logsumexp less log K the importance-weighted one. The images are decoded a
         few samples at a time, however many there are.
         """
-        at_once = max(1, NUMBERS_AT_ONCE // (len(x) * self.likelihood.numbers))
+        at_once = max(1, DECODER_CHUNK // (len(x) * self.likelihood.num_parameters))
         log_p_x = torch.cat([self.decode(some).log_prob(x) for some in z.split(at_once)])
         return log_p_x + self.prior.log_prob(z) - q_z.log_prob(z)
 
@@ -171,8 +171,8 @@ class VAE(nn.Module):
         """The importance-weighted bound with K samples, [B], to be trained (arXiv 1509.00519, equation 8).
 
         Args:
-            x: pictures [B, C, H, W], values in [0, 1].
-            num_samples: K, the samples of z for each picture.
+            x: images [B, C, H, W], values in [0, 1].
+            num_samples: K, the samples of z for each image.
             eps: the noise, [K, B, Z], in place of a fresh draw.
             doubly_reparameterized: the same value with the encoder's gradient of arXiv 1810.04152, equation 8: the
                 square of each sample's weight times its path derivative. Same mean, less variance.
@@ -189,22 +189,22 @@ class VAE(nn.Module):
         surrogate = (weight * log_w).sum(0)
         return (log_w.logsumexp(0) - log(len(z))).detach() + surrogate - surrogate.detach()
 
-    def evidence(
+    def importance_estimate(
         self,
         x: Tensor,
         num_samples: int | Sequence[int] = 100,
         eps: Tensor | Iterable[Tensor] | None = None,
         q_z: Independent | None = None,
-    ) -> Evidence:
+    ) -> ImportanceEstimate:
         """log p(x) by importance sampling from q(z|x): log of the mean of w over K samples (arXiv 1509.00519, eq. 8).
 
         A lower bound of log p(x) in expectation, which rises with K. The samples are taken a few at a time, so that
         memory does not grow with K. The error is that of the delta method, sd(w) / (sqrt(K) mean(w)).
 
         Args:
-            x: pictures [B, C, H, W], values in [0, 1].
-            num_samples: K, the samples for each picture; or several K, rising, whose bounds come from one pass.
-            eps: the noise in place of a fresh draw, [K, B, Z] or pieces [k, B, Z] of it.
+            x: images [B, C, H, W], values in [0, 1].
+            num_samples: K, the samples for each image; or several K, rising, whose bounds come from one pass.
+            eps: the noise in place of a fresh draw, [K, B, Z] or chunks [k, B, Z] of it.
             q_z: the posterior q(z|x), where it is at hand.
 
         Raises:
@@ -214,7 +214,7 @@ class VAE(nn.Module):
         if counts[0] < 1 or any(low >= high for low, high in pairwise(counts)):
             raise ValueError(f"num_samples: expected a number of at least 1, or rising ones, got {num_samples}")
         if eps is None:
-            eps = (self._noise(k, x) for k in pieces(counts[-1]))
+            eps = (self._noise(k, x) for k in chunk_sizes(counts[-1]))
         elif isinstance(eps, Tensor):
             eps = [eps]
         q_z = q_z or self.encode(x)
@@ -233,27 +233,29 @@ class VAE(nn.Module):
         unbiased = done / (done - 1) if done > 1 else torch.nan  # one sample tells nothing of its error
         relative_variance = ((log_sum_of_squares - 2 * log_sum).exp() - 1 / done) * unbiased
         log_marginal = log_sum - log(done)
-        return Evidence(torch.stack([*bounds, log_marginal]), log_marginal, relative_variance.clamp(min=0).sqrt())
+        return ImportanceEstimate(
+            torch.stack([*bounds, log_marginal]), log_marginal, relative_variance.clamp(min=0).sqrt()
+        )
 
     def log_marginal(self, x: Tensor, num_samples: int = 100, eps: Tensor | Iterable[Tensor] | None = None) -> Tensor:
-        """The estimate of log p(x) alone, [B], in nats: see `evidence`."""
-        return self.evidence(x, num_samples, eps).log_marginal
+        """The estimate of log p(x) alone, [B], in nats: see `importance_estimate`."""
+        return self.importance_estimate(x, num_samples, eps).log_marginal
 
     def sample(self, n: int) -> Tensor:
-        """Pictures for n draws from p(z): [n, C, H, W], values in [0, 1]."""
-        return self.picture(self.prior.sample((n,)))
+        """ImageDataset for n draws from p(z): [n, C, H, W], values in [0, 1]."""
+        return self.generate(self.prior.sample((n,)))
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        """The picture at the posterior's mean: [B, C, H, W] -> [B, C, H, W], values in [0, 1]."""
-        return self.picture(self.encode(x).mean)
+        """The image at the posterior's mean: [B, C, H, W] -> [B, C, H, W], values in [0, 1]."""
+        return self.generate(self.encode(x).mean)
 
     def kl_per_dimension(self, q_z: Independent) -> Tensor:
         """The terms of Appendix B's sum over latent variables: [B, Z], nats."""
         return kl_divergence(q_z.base_dist, self.prior.base_dist)
 
-    def picture(self, z: Tensor) -> Tensor:
-        """The picture of p(x|z), its mean, or the mode of a categorical one: [..., Z] -> [..., C, H, W]."""
-        return self.likelihood.picture(self.decode(z)).contiguous()
+    def generate(self, z: Tensor) -> Tensor:
+        """The image of p(x|z): its mean, or the mode of a categorical one; [..., Z] -> [..., C, H, W]."""
+        return self.likelihood.image(self.decode(z)).contiguous()
 
     def _noise(self, num_samples: int, x: Tensor) -> Tensor:
         return torch.randn(num_samples, len(x), self.latent_dim, device=x.device)
@@ -264,10 +266,10 @@ def reparameterize(q_z: Distribution, eps: Tensor) -> Tensor:
     return q_z.mean + q_z.stddev * eps
 
 
-def pieces(num_samples: int) -> list[int]:
-    """The sizes of the pieces in which that many samples are taken."""
-    whole, rest = divmod(num_samples, SAMPLES_AT_ONCE)
-    return [SAMPLES_AT_ONCE] * whole + [rest] * (rest > 0)
+def chunk_sizes(num_samples: int) -> list[int]:
+    """The sizes of the chunks in which that many samples are taken."""
+    whole, rest = divmod(num_samples, NOISE_CHUNK)
+    return [NOISE_CHUNK] * whole + [rest] * (rest > 0)
 
 
 def widths(name: str, value: int | Sequence[int]) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """Trunks: plain functions from tensor to tensor, which know nothing of distributions or losses.
 
-An encoder maps pictures [B, C, H, W] to features [B, F]. A decoder maps latents [B, Z] to features, and its `pixels`
-makes the layer that turns these features into so many numbers at each position, [..., N, H, W].
+An encoder maps images [B, C, H, W] to features [B, F]. A decoder maps latents [B, Z] to features; its
+`output_layer(n)` makes the layer that maps these features to n numbers at each position, [..., n, H, W].
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class MLP(nn.Sequential):
 
 
 class MLPEncoder(nn.Sequential):
-    """The paper's encoder: the picture as one vector, through fully connected layers."""
+    """The paper's encoder: the image as one vector, through fully connected layers."""
 
     def __init__(self, image_shape: Sequence[int], hidden_dims: Sequence[int], activation: str):
         super().__init__(nn.Flatten(), MLP(prod(image_shape), hidden_dims, activation))
@@ -42,13 +42,13 @@ class MLPEncoder(nn.Sequential):
 
 
 class MLPDecoder(MLP):
-    """The paper's decoder: fully connected layers; the last one, `pixels`, has a unit for every number."""
+    """The paper's decoder: fully connected layers; the last one, `output_layer`, has a unit for every number."""
 
     def __init__(self, latent_dim: int, image_shape: Sequence[int], hidden_dims: Sequence[int], activation: str):
         super().__init__(latent_dim, hidden_dims, activation)
         self.size = tuple(image_shape[1:])
 
-    def pixels(self, numbers: int) -> nn.Module:
+    def output_layer(self, numbers: int) -> nn.Module:
         return nn.Sequential(
             nn.Linear(self.out_features, numbers * prod(self.size)), nn.Unflatten(-1, (numbers, *self.size))
         )
@@ -112,7 +112,7 @@ class ConvDecoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         return self.convolutions(self.mlp(z)).movedim(1, -1)
 
-    def pixels(self, numbers: int) -> nn.Module:
+    def output_layer(self, numbers: int) -> nn.Module:
         return nn.Sequential(nn.Linear(self.out_features, numbers), ChannelsFirst())
 
 

@@ -1,4 +1,4 @@
-"""Pictures that fit in memory: held as one uint8 tensor per split, cut into batches, made floats on the device."""
+"""ImageDataset that fit in memory: held as one uint8 tensor per split, cut into batches, made floats on the device."""
 
 import hashlib
 import os
@@ -18,8 +18,8 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-MOST_COLOURS = 1_024
-PATIENCE = 60  # seconds that a server may say nothing
+MAX_COLOURS = 1_024
+DOWNLOAD_TIMEOUT = 60  # seconds that a server may say nothing
 
 
 class DataError(Exception):
@@ -30,8 +30,8 @@ class Batch(NamedTuple):
     """What a step receives.
 
     images: [B, C, H, W], uint8 from the loader, float32 in [0, 1] once on the device.
-    labels: [B], or None where the pictures have none.
-    index: [B], each picture's place in its split.
+    labels: [B], or None where the images have none.
+    index: [B], each image's place in its split.
     """
 
     images: Tensor
@@ -39,8 +39,8 @@ class Batch(NamedTuple):
     index: Tensor
 
 
-class Pictures(Dataset):
-    """A split: pictures [N, C, H, W] and, where there are any, labels [N], uint8."""
+class ImageDataset(Dataset):
+    """A split: images [N, C, H, W] and, where there are any, labels [N], uint8."""
 
     def __init__(self, images: Tensor, labels: Tensor | None = None):
         self.images = images
@@ -53,11 +53,11 @@ class Pictures(Dataset):
         return Batch(self.images[index], None if self.labels is None else self.labels[index], index)
 
 
-def share(index: Tensor, batch_size: int, rank: int, world_size: int) -> list[Tensor]:
+def shard_batches(index: Tensor, batch_size: int, rank: int, world_size: int) -> list[Tensor]:
     """The batches [B] of one of several processes, when all of them together go through `index`, [N], once.
 
-    Each process gets equally many, of equally many pictures or one fewer, and none that is empty: a rest of fewer
-    pictures than there are processes joins the batches before it.
+    Each process gets equally many, of equally many images or one fewer, and none that is empty: a rest of fewer
+    images than there are processes joins the batches before it.
     """
     together = [*index.split(batch_size * world_size)]
     if len(together) > 1 and len(together[-1]) < world_size:
@@ -79,14 +79,14 @@ class ShuffledBatches(Sampler):
 
     def __iter__(self) -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)))
-        yield from share(torch.randperm(self.num_images, generator=generator), **self.shared)
+        yield from shard_batches(torch.randperm(self.num_images, generator=generator), **self.shared)
 
     def __len__(self) -> int:
-        return len(share(torch.empty(self.num_images), **self.shared))
+        return len(shard_batches(torch.empty(self.num_images), **self.shared))
 
 
 class ImageDataModule(LightningDataModule):
-    """Pictures in three splits.
+    """ImageDataset in three splits.
 
     A data set is a subclass with the things that are its own: `name`, for files and reports; `image_shape`, which is
     channels, height and width; `classes`, the labels' names, or None; `load`, and where it can be had from somewhere
@@ -94,7 +94,7 @@ class ImageDataModule(LightningDataModule):
 
     Args:
         data_dir: where the data is; by default $VAE_DATA_DIR, else data/.
-        batch_size: pictures in a batch, on each device.
+        batch_size: images in a batch, on each device.
         seed: of the order and the noise of training data, which are functions of (seed, epoch).
 
     Raises:
@@ -113,7 +113,7 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"batch_size: expected a whole number of at least 1, got {batch_size}")
         self.save_hyperparameters(logger=False)  # the model's have names in common with them
         self.save_hyperparameters({"dataset": type(self).__name__}, logger=False)
-        self.splits: dict[str, Pictures] = {}
+        self.splits: dict[str, ImageDataset] = {}
         self.test_split = "test"  # what test_dataloader serves
 
     @property
@@ -123,7 +123,7 @@ class ImageDataModule(LightningDataModule):
     def fetch(self) -> None:
         """Download and verify whatever is missing from `data_dir`."""
 
-    def load(self) -> dict[str, Pictures]:
+    def load(self) -> dict[str, ImageDataset]:
         """Read the splits `train`, `val` and `test`; any but `train` may be empty."""
         raise NotImplementedError
 
@@ -139,11 +139,11 @@ class ImageDataModule(LightningDataModule):
         return batch._replace(images=batch.images / 255)
 
     def state_dict(self) -> dict[str, int]:
-        """How many pictures each split has: goes into the checkpoint, under the class's name."""
-        return {split: len(pictures) for split, pictures in self.splits.items()}
+        """How many images each split has: goes into the checkpoint, under the class's name."""
+        return {split: len(images) for split, images in self.splits.items()}
 
-    def pictures(self, split: str, n: int | None = None) -> Tensor:
-        """The first n pictures of a split, or of `all` of them, to look at: float32 [n, C, H, W] in [0, 1].
+    def images(self, split: str, n: int | None = None) -> Tensor:
+        """The first n images of a split, or of `all` of them, to look at: float32 [n, C, H, W] in [0, 1].
 
         Raises:
             DataError: the split is empty, or as `prepare_data` and `setup`, which are called where they were not yet.
@@ -151,38 +151,38 @@ class ImageDataModule(LightningDataModule):
         return self._some(split).images[:n] / 255
 
     def labels(self, split: str, n: int | None = None) -> Tensor | None:
-        """The labels of the same pictures, [n], or None; raises the same."""
+        """The labels of the same images, [n], or None; raises the same."""
         labels = self._some(split).labels
         return None if labels is None else labels[:n]
 
-    def mean_picture(self) -> Tensor:
-        """The mean of the training pictures: float32 [C, H, W] in [0, 1]."""
+    def mean_image(self) -> Tensor:
+        """The mean of the training images: float32 [C, H, W] in [0, 1]."""
         images = self.splits["train"].images
         return images.sum(0, dtype=torch.int64) / (255 * len(images))
 
     def palette(self) -> tuple[tuple[int, ...], ...]:
-        """The colours of the training pictures, 8-bit values.
+        """The colours of the training images, 8-bit values.
 
         Raises:
-            DataError: there are more than MOST_COLOURS.
+            DataError: there are more than MAX_COLOURS.
         """
         found = torch.zeros(256 ** self.image_shape[0], dtype=torch.bool)
         for images in self.splits["train"].images.split(10_000):
             codes = sum(channel.int() << 8 * place for place, channel in enumerate(images.unbind(1)))
             found[codes.flatten()] = True
         codes = found.nonzero().squeeze(1)
-        if len(codes) > MOST_COLOURS:
+        if len(codes) > MAX_COLOURS:
             raise DataError(
-                f"{self.name} has {len(codes):,} colours, of which a palette holds {MOST_COLOURS:,} at most."
+                f"{self.name} has {len(codes):,} colours, of which a palette holds {MAX_COLOURS:,} at most."
             )
         return tuple(
             tuple((code >> 8 * place) & 255 for place in range(self.image_shape[0])) for code in codes.tolist()
         )
 
     def train_dataloader(self) -> DataLoader:
-        pictures = self.splits["train"]
-        sizes = {"num_images": len(pictures), "seed": self.hparams.seed}
-        return self._loader(pictures, ShuffledBatches(**sizes, **self._shared(pictures)))
+        images = self.splits["train"]
+        sizes = {"num_images": len(images), "seed": self.hparams.seed}
+        return self._loader(images, ShuffledBatches(**sizes, **self._shared(images)))
 
     def val_dataloader(self) -> DataLoader:
         return self._in_order("val")
@@ -191,32 +191,32 @@ class ImageDataModule(LightningDataModule):
         self._some(self.test_split)
         return self._in_order(self.test_split)
 
-    def _some(self, split: str) -> Pictures:
+    def _some(self, split: str) -> ImageDataset:
         self.prepare_data()
         self.setup()
         if split == "all":
             parts = [self._some(part) for part in self.splits if len(self.splits[part])]
             labels = None if parts[0].labels is None else torch.cat([part.labels for part in parts])
-            return Pictures(torch.cat([part.images for part in parts]), labels)
+            return ImageDataset(torch.cat([part.images for part in parts]), labels)
         if not len(self.splits[split]):
-            raise DataError(f"{self.name} has no {split} pictures, as it was split for this model.")
+            raise DataError(f"{self.name} has no {split} images, as it was split for this model.")
         return self.splits[split]
 
     def _in_order(self, split: str) -> DataLoader:
-        pictures = self.splits[split]
-        whole = torch.arange(len(pictures))
-        return self._loader(pictures, share(whole, **self._shared(pictures)) if len(pictures) else ())
+        images = self.splits[split]
+        whole = torch.arange(len(images))
+        return self._loader(images, shard_batches(whole, **self._shared(images)) if len(images) else ())
 
-    def _shared(self, pictures: Pictures) -> dict[str, int]:
-        """How pictures are shared out among the Trainer's processes."""
+    def _shared(self, images: ImageDataset) -> dict[str, int]:
+        """How images are shared out among the Trainer's processes."""
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        if 0 < len(pictures) < world_size:
-            raise DataError(f"{len(pictures)} pictures are too few for {world_size} devices: use fewer.")
+        if 0 < len(images) < world_size:
+            raise DataError(f"{len(images)} images are too few for {world_size} devices: use fewer.")
         return {"batch_size": self.hparams.batch_size, "rank": rank, "world_size": world_size}
 
-    def _loader(self, pictures: Pictures, batches) -> DataLoader:
+    def _loader(self, images: ImageDataset, batches) -> DataLoader:
         # Without a generator of its own a DataLoader draws from the global one at the start of each epoch.
-        return DataLoader(pictures, batch_sampler=batches, collate_fn=_as_is, generator=torch.Generator())
+        return DataLoader(images, batch_sampler=batches, collate_fn=_as_is, generator=torch.Generator())
 
 
 @contextmanager
@@ -228,7 +228,7 @@ def fetching(what: str, source: str, files: Sequence[str], folder: Path) -> Iter
     """
     folder.mkdir(parents=True, exist_ok=True)
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(PATIENCE)
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
         yield
     except (RuntimeError, OSError, EOFError, ValueError, HTTPException, zlib.error) as error:
@@ -245,8 +245,8 @@ def _as_is(batch: Batch) -> Batch:
     return batch
 
 
-def room(shape: Sequence[int], folder: Path) -> Tensor:
-    """Room for pictures, uint8: in memory, or where they would fill half of it, in a nameless file in that folder."""
+def allocate_images(shape: Sequence[int], folder: Path) -> Tensor:
+    """Room for images, uint8: in memory, or where they would fill half of it, in a nameless file in that folder."""
     if prod(shape) <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2:
         return torch.empty(shape, dtype=torch.uint8)
     with tempfile.TemporaryFile(dir=folder) as file:  # the mapping keeps it

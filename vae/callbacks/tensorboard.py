@@ -1,0 +1,188 @@
+"""TensorBoard: the run's logger, the images and histograms of a training, and a log that stays exact over a resume."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
+from torch.nn.functional import pad
+from torchvision.io import encode_png
+from torchvision.transforms.functional import resize
+
+from vae import runs
+from vae.callbacks.checkpoints import best_elbo
+from vae.figures import encode_images, film_frame, reconstruction_grid, sample_grid
+
+MAX_CODES = 2_000  # of which TensorBoard is told; its projector moves no more of them smoothly
+TABULATED = ("data.dataset", "hidden_dims", "latent_dim", "likelihood", "objective")
+MAX_PIXELS = 64  # of an image's side in the projector
+
+
+class RunLogger(TensorBoardLogger):
+    """TensorBoard in the run's own folder, which is taken only when there is something to write.
+
+    A start that fails, on bad data or a wrong option, then leaves no folder behind.
+
+    Args:
+        run_name: the folder's name, by default version_N.
+        resumed: the folder of the run that goes on, if one does.
+    """
+
+    def __init__(self, run_name: str | None = None, resumed: Path | None = None):
+        folder, version = (resumed.parent, resumed.name) if resumed else (runs.ROOT, None)
+        super().__init__(folder, name="", version=version, default_hp_metric=False)
+        self.run_name = run_name
+        self.last_step: int | None = None
+
+    @property
+    def version(self) -> str:
+        if rank_zero_only.rank:
+            return ""  # the Trainer tells every process the first one's folder
+        if self._version is None:
+            self._version = runs.new_run(self.run_name).name
+        return self._version
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Enter them; the epoch, which comes with all of them, only once a step."""
+        again, self.last_step = step == self.last_step, step
+        super().log_metrics({name: value for name, value in metrics.items() if not (again and name == "epoch")}, step)
+
+    @rank_zero_only
+    def add_png(self, name: str, png: bytes, step: int) -> None:
+        """Enter an image; SummaryWriter.add_image takes three times as long, since it compresses more."""
+        from tensorboard.compat.proto.summary_pb2 import Summary  # TensorBoard is imported when there is a run to tell
+
+        width, height = (int.from_bytes(png[place : place + 4], "big") for place in (16, 20))  # of a PNG's header
+        image = Summary.Image(height=height, width=width, encoded_image_string=png)
+        self.experiment._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+
+    @rank_zero_only
+    def log_hparams(self, hparams: Mapping[str, Any]) -> None:
+        """Enter the run into the HParams tab, beside its best validation ELBO and what `test.py` finds."""
+        from tensorboard.plugins.hparams import summary_v2 as hp
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+        values = {
+            name: value if isinstance(value, bool | float | int) else str(value) for name, value in hparams.items()
+        }
+        metrics = [
+            hp.Metric("best_val_elbo", display_name="best validation ELBO"),
+            hp.Metric("test/elbo", group="test", display_name="test ELBO"),
+            hp.Metric("test/log_marginal", group="test", display_name="test log p(x)"),
+        ]
+        config = hp.hparams_config_pb([hp.HParam(name) for name in values], metrics)
+        content = HParamsPluginData.FromString(config.value[0].metadata.plugin_data.content)
+        for info in content.experiment.hparam_infos:
+            info.differs = info.name in TABULATED  # TensorBoard's table has the first five that do
+        config.value[0].metadata.plugin_data.content = content.SerializeToString()
+        writer = self.experiment._get_file_writer()
+        writer.add_summary(config)
+        writer.add_summary(hp.hparams_pb(values, trial_id=self.version))
+
+
+class TruncateLogOnResume(Callback):
+    """Keeps the log of a run that is killed and resumed that of one that never was.
+
+    A checkpoint has the sizes that the event files had when it was written. A run that goes on from there cuts off what
+    was told after it, and tells it again.
+    """
+
+    def __init__(self):
+        self.sizes: dict[str, int] | None = None
+
+    def on_save_checkpoint(self, trainer: Trainer, lit: LightningModule, checkpoint: dict[str, Any]) -> None:
+        run = trainer.log_dir  # which all processes must ask for
+        if run and trainer.is_global_zero:
+            trainer.logger.experiment.flush()
+            checkpoint["log"] = runs.event_file_sizes(Path(run))
+
+    def on_load_checkpoint(self, trainer: Trainer, lit: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.sizes = checkpoint.get("log")
+
+    def on_train_start(self, trainer: Trainer, lit: LightningModule) -> None:
+        if self.sizes is not None and trainer.is_global_zero:
+            runs.truncate_event_files(Path(trainer.logger.log_dir), self.sizes)
+        self.sizes = None
+
+    on_fit_end = on_train_start  # of a run that was at its end already
+
+
+class TensorBoardImages(Callback):
+    """What a run learns, into TensorBoard: images and histograms as it goes on, the latent space at its end.
+
+    The images come after epochs 1, 2, 4, 8, ... and the last one: most happens in the first ones, and TensorBoard,
+    which keeps ten images a tag, keeps them all up to 512 epochs. None is of the test set. For the figure
+    `training_film` frames are kept in the run's folder. All of them are small: TensorBoard's writer works in Python.
+    """
+
+    def on_train_start(self, trainer: Trainer, lit: LightningModule) -> None:
+        if trainer.global_step:
+            return  # it was told when the run began
+        charts = {
+            "bound": ["Multiline", ["train/elbo", "train/importance_bound", "val/elbo"]],
+            "reconstruction": ["Multiline", ["train/reconstruction", "val/reconstruction"]],
+            "KL": ["Multiline", ["train/kl", "val/kl"]],
+        }
+        trainer.logger.experiment.add_custom_scalars({"training and validation, nats per image": charts})
+        hparams = {name: value for name, value in lit.hparams.items() if name != "palette"}
+        hparams |= {f"data.{name}": value for name, value in trainer.datamodule.hparams.items()}
+        trainer.logger.log_hparams(hparams)
+
+    def on_validation_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
+        if self.should_log(trainer):
+            writer, step = trainer.logger.experiment, trainer.global_step
+            writer.add_histogram("kl_per_dimension", torch.tensor([*lit.kl_per_dimension.compute().values()]), step)
+            writer.add_histogram("posterior_means", lit.active_units.all_rows()[:MAX_CODES], step)
+
+    def on_train_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        if not (self.should_log(trainer) or keeps_frame(epoch)):
+            return
+        still = png(film_frame(lit.vae))
+        if trainer.log_dir:
+            runs.write_atomically(runs.frame_path(Path(trainer.log_dir), epoch), still)
+        if self.should_log(trainer):
+            images = trainer.datamodule.images(self.split(trainer), 10).to(lit.device)
+            images = {"reconstruction": png(reconstruction_grid(lit.vae, images, 1))}
+            images |= {"samples": png(sample_grid(lit.vae, 36, 6, at_least=1))}
+            if lit.vae.latent_dim <= 2:
+                images["learned_manifold"] = still
+            for name, image in images.items():
+                trainer.logger.add_png(name, image, trainer.global_step)
+
+    def on_fit_end(self, trainer: Trainer, lit: LightningModule) -> None:
+        writer, data, split = trainer.logger.experiment, trainer.datamodule, self.split(trainer)
+        images, labels = data.images(split, MAX_CODES), data.labels(split, MAX_CODES)
+        means, _ = encode_images(lit.vae, images.to(lit.device))
+        means = pad(means, (0, max(0, 3 - means.shape[1])))  # the projector shows nothing of fewer dimensions
+        names = None if labels is None else [data.classes[label] for label in labels.tolist()]
+        side = min(MAX_PIXELS, *images.shape[-2:])
+        writer.add_embedding(means, names, resize(images, side, antialias=True), trainer.global_step, "posterior_means")
+        best = best_elbo(trainer)
+        if best is not None:
+            writer.add_scalar("best_val_elbo", best, trainer.global_step)
+
+    @staticmethod
+    def should_log(trainer: Trainer) -> bool:
+        epoch = trainer.current_epoch + 1
+        return epoch & (epoch - 1) == 0 or epoch == trainer.max_epochs
+
+    @staticmethod
+    def split(trainer: Trainer) -> str:
+        return "val" if trainer.datamodule.splits["val"] else "train"
+
+
+def keeps_frame(epoch: int) -> bool:
+    """Whether a frame of that epoch is kept: of each one up to 32, of every other one up to 64, and so on."""
+    return epoch % 2 ** max(0, (epoch - 1).bit_length() - 5) == 0
+
+
+def png(image: Tensor) -> bytes:
+    """An image, uint8 [3, H, W], as the content of a file; in grey if it is, and fast rather than small."""
+    grey = torch.equal(image[0], image[1]) and torch.equal(image[0], image[2])
+    return encode_png(image[:1] if grey else image, compression_level=1).numpy().tobytes()

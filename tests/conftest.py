@@ -1,6 +1,7 @@
 """What the tests share: tiny data that they make themselves, the real data where it is at hand, and the scripts."""
 
 import hashlib
+import multiprocessing
 import os
 import runpy
 import subprocess
@@ -10,9 +11,12 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from helpers import DIGITS
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from datamodules import MNIST, CryptoPunks
+from datamodules import DATASETS, MNIST, CryptoPunks, ImageDataModule
+from vae.cli import TrainCLI
 
 PROJECT = Path(__file__).parents[1]
 REAL_DATA = Path(os.environ.get("VAE_DATA_DIR", PROJECT / "data"))
@@ -111,3 +115,27 @@ def tiny_mnist(tmp_path, monkeypatch):
     monkeypatch.setenv("VAE_DATA_DIR", str(tmp_path))
     monkeypatch.setattr(MNIST, "sha256", {path.name: sha256(path) for path in sorted(raw.iterdir())})
     return tmp_path
+
+
+@pytest.fixture
+def run_folder(script, tmp_path):
+    """A trained run, with a 2-D latent space, in lightning_logs/version_0."""
+    assert script("train.py", *DIGITS, "--trainer.max_epochs", 2).status == 0
+    return tmp_path / "lightning_logs" / "version_0"
+
+
+@pytest.fixture
+def told(tmp_path):
+    """What TensorBoard is told of a run of five epochs on Digits."""
+    options = ["--trainer.max_epochs", "5", "--model.hidden_dims", "16", "--data.batch_size", "1000"]
+    TrainCLI(ImageDataModule, DATASETS, ["--data", "Digits", *options]).fit()
+    return EventAccumulator("lightning_logs/version_0", size_guidance={"tensors": 0, "histograms": 0}).Reload()
+
+
+@pytest.fixture
+def context(monkeypatch):
+    """Processes that are forked from one that has imported everything."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PROJECT), str(PROJECT / "tests")]))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["conftest", "torch.utils.tensorboard", "tensorboard.plugins.hparams.summary_v2"])
+    return context

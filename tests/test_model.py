@@ -285,3 +285,8 @@ def test_several_bounds_come_from_one_pass(monkeypatch):
 def test_a_wrong_option_is_answered_with_the_right_ones(options, message):
     with pytest.raises(ValueError, match=message):
         VAE(SHAPE, **options)
+
+
+def test_the_model_works_without_lightning():
+    vae = VAE((1, 8, 8))
+    assert vae.log_marginal(torch.rand(2, 1, 8, 8), num_samples=3).shape == (2,)

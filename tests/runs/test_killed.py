@@ -1,13 +1,11 @@
 """A training that is killed twenty times, by SIGKILL, ends as one that never was: weights, metrics and log."""
 
-import multiprocessing
 import os
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROJECT
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
 from datamodules import DATASETS, MNIST, ImageDataModule
@@ -15,17 +13,23 @@ from vae import runs
 from vae.cli import TrainCLI
 
 STEPS, EPOCHS = 10, 8  # in an epoch, in all
+
 CLOCK = ("epoch_seconds", "pictures_per_second")  # whose values are no function of the seed
+
 OPTIONS = [
     *("--run_name", "run", "--trainer.max_epochs", EPOCHS, "--data.val_size", 10, "--data.batch_size", 5),
     *("--model.hidden_dims", 16, "--model.beta_warmup_epochs", 5, "--model.lr_schedule", "cosine"),
 ]
+
 RESUME = ["--ckpt_path", "last", "--run_name", "run"]
 
 # Where each of the trainings is killed: once it has told of that step, or while it does this to that checkpoint.
 MOMENTS = [("step", 13), ("fsync", "best", 2), ("step", 11), ("step", 27), ("replace", "last", 3), ("step", 32)]
+
 MOMENTS += [("step", 38), ("fsync", "last", 4), ("step", 35), ("replaced", "best", 4), ("step", 31), ("step", 45)]
+
 MOMENTS += [("step", 41), ("replaced", "last", 5), ("step", 56), ("replace", "best", 6), ("step", 52), ("step", 61)]
+
 MOMENTS += [("fsync", "best", 7), ("replaced", "best", 8), ("replaced", "last", 8)]
 
 
@@ -58,15 +62,6 @@ def train(args, sha256, moment, told):
     batch_end = cli.model.on_train_batch_end
     cli.model.on_train_batch_end = lambda *args: (told.send(("step", cli.trainer.global_step)), batch_end(*args))
     cli.fit()
-
-
-@pytest.fixture
-def context(monkeypatch):
-    """Processes that are forked from one that has imported everything."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PROJECT), str(PROJECT / "tests")]))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_killed", "torch.utils.tensorboard", "tensorboard.plugins.hparams.summary_v2"])
-    return context
 
 
 @pytest.fixture
@@ -145,22 +140,3 @@ def test_killed_twenty_times_is_as_never_killed(tiny_mnist, trained, tmp_path, m
     for path in (whole / "frames").iterdir():
         assert path.read_bytes() == (killed / "frames" / path.name).read_bytes()
     assert not [*(killed / "checkpoints").glob("*-v*")]
-
-
-def train_together(barrier):
-    barrier.wait()
-    TrainCLI(ImageDataModule, DATASETS, ["--data", "Digits", "--trainer.max_epochs", "1"]).fit()
-
-
-def test_trainings_that_start_together_take_folders_of_their_own(context, tmp_path):
-    barrier = context.Barrier(3)
-    processes = [context.Process(target=train_together, args=(barrier,)) for _ in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    found = sorted(path.parts[-3] for path in tmp_path.glob("lightning_logs/*/checkpoints/last.ckpt"))
-    assert found == ["version_0", "version_1", "version_2"]
-    for run in (tmp_path / "lightning_logs").iterdir():
-        assert len([*run.glob("events.out.tfevents.*")]) == 1

@@ -15,6 +15,7 @@ from PIL import Image
 from vae import LitVAE, runs
 
 SCRIPTS = ("train.py", "test.py", "visualizations.py")
+
 EVIL = "from pathlib import Path\nPath('it_ran').touch()\nclass Evil: pass\nMNIST = Digits = Evil\n"
 
 
@@ -121,7 +122,9 @@ def no_more_than_half(path):
 
 
 CHECKPOINTS = [pickled, bare_pickle, pickled_beside_the_weights, a_foreign_instantiator, a_foreign_data_set]
+
 CHECKPOINTS += [a_foreign_likelihood, wrong_shapes, absurd_sizes, absurd_numbers, sizes_that_are_only_pretended]
+
 CHECKPOINTS += [weights_without_content, no_more_than_half]
 
 

@@ -1,0 +1,149 @@
+"""The latent space: manifold, scatter, traversals, interpolations and usage."""
+
+import numpy as np
+import pytest
+import torch
+from mosaics import cell, code, grid_of, shown, texts
+from scipy import stats
+from scipy.spatial.distance import pdist, squareform
+
+from vae import VAE
+from vae.figures import FIGURES, frame, slerp
+
+
+def test_the_manifold_is_decoded_from_the_gaussians_quantiles():
+    vae = VAE((1, 24, 24))
+    figure = FIGURES["learned_manifold"](vae)
+    grid = grid_of(figure)
+    assert grid.shape == (20 * 50 + 2, 20 * 50 + 2, 3)
+    for row, column in ((0, 0), (0, 19), (13, 4)):
+        z = stats.norm.ppf([(column + 0.5) / 20, (19 - row + 0.5) / 20])  # to the right, and up
+        with torch.no_grad():
+            expected = shown(vae.decode(torch.tensor(z, dtype=torch.float32)).mean.unsqueeze(0), 2)[0]
+        found = cell(grid, row, column, (1, 24, 24), 2)
+        assert np.abs(found.astype(int) - expected).max() <= 1
+    columns, rows = texts(figure.axes[0])
+    assert (columns[0], rows[0]) == ("-1.96", "1.96")
+
+
+def test_the_manifold_in_even_steps():
+    vae, shape = VAE((1, 24, 24)), (1, 24, 24)
+    grid = grid_of(FIGURES["learned_manifold"](vae, grid="linspace", extent=2.0, grid_size=5))
+    with torch.no_grad():
+        corner = shown(vae.decode(torch.tensor([[-2.0, 2.0]])).mean, 2)[0]
+        middle = shown(vae.decode(torch.zeros(1, 2)).mean, 2)[0]
+    assert np.abs(cell(grid, 0, 0, shape, 2).astype(int) - corner).max() <= 1
+    assert np.abs(cell(grid, 2, 2, shape, 2).astype(int) - middle).max() <= 1
+
+
+def test_a_latent_line_has_a_manifold_of_one_row():
+    vae = VAE((1, 24, 24), latent_dim=1)
+    assert grid_of(FIGURES["learned_manifold"](vae, grid_size=7)).shape == (52, 7 * 50 + 2, 3)
+    assert frame(vae).shape == (3, 24 + 4, 10 * 26 + 2)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_scatter_has_every_code_once_in_its_class(labelled):
+    vae, images = VAE((1, 8, 8)), torch.rand(30, 1, 8, 8)
+    labels = torch.arange(30, dtype=torch.uint8) % 3 if labelled else None
+    (axes,) = FIGURES["latent_scatter"](vae, images, labels, ("a", "_b$", "c") if labelled else None).axes
+    np.testing.assert_allclose(axes.collections[0].get_offsets(), code(vae, images), rtol=1e-6)
+    colours = [tuple(colour) for colour in axes.collections[0].get_facecolor()]
+    if labelled:
+        assert len(set(colours)) == 3
+        assert colours == colours[:3] * 10
+        legend = axes.get_legend()
+        assert [text.get_text().strip() for text in legend.get_texts()] == ["a", "_b$", "c"]
+        shown = [handle.get_facecolor()[0][:3].tolist() for handle in legend.legend_handles]
+        assert shown == [list(colour[:3]) for colour in colours[:3]]
+    else:
+        assert len(set(colours)) == 1
+        assert axes.get_legend() is None
+
+
+def test_above_two_dimensions_a_scatter_shows_pca_and_tsne():
+    vae, images = VAE((1, 8, 8), latent_dim=5), torch.rand(60, 1, 8, 8)
+    by_pca, by_tsne = FIGURES["latent_scatter"](vae, images, None, None, tsne_points=40).axes
+    z = code(vae, images).double().numpy()
+    centred = z - z.mean(0)
+    _, sizes, directions = np.linalg.svd(centred, full_matrices=False)
+    found = np.asarray(by_pca.collections[0].get_offsets())
+    np.testing.assert_allclose(np.abs(found), np.abs(centred @ directions[:2].T), atol=1e-4)
+    assert by_pca.get_xlabel() == f"component 1: {sizes[0] ** 2 / (sizes**2).sum():.0%} of the variance"
+    drawn = np.asarray(by_tsne.collections[0].get_offsets())
+    assert len(drawn) == 40
+    near = squareform(pdist(z[:40])).argsort(1)[:, 1]  # the nearest neighbour in five dimensions
+    rank = squareform(pdist(drawn)).argsort(1).argsort(1)[np.arange(40), near]
+    assert np.median(rank) < 10  # is among the near ones on the map; 20 of 40 by chance
+
+
+def test_a_latent_line_is_scattered_along_an_axis():
+    vae, images = VAE((1, 8, 8), latent_dim=1), torch.rand(30, 1, 8, 8)
+    (axes,) = FIGURES["latent_scatter"](vae, images, None, None).axes
+    np.testing.assert_allclose(axes.collections[0].get_offsets()[:, 0], code(vae, images)[:, 0], rtol=1e-6)
+
+
+def test_traversals_move_one_variable_from_the_first_pictures_code():
+    vae, images, shape = VAE((1, 24, 24), latent_dim=3), torch.rand(10, 1, 24, 24), (1, 24, 24)
+    with torch.no_grad():
+        vae.posterior.mean.weight[1] *= 20  # the second variable is the most active one
+        vae.posterior.mean.weight[2].zero_()
+        vae.posterior.mean.bias[2].zero_()
+    figure = FIGURES["traversals"](vae, images)
+    columns, rows = texts(figure.axes[0])
+    assert [row[:2] for row in rows] == ["z₂", "z₁", "z₃"]
+    assert [columns[0], columns[6], columns[-1]] == ["-3", "0", "3"]
+    z = code(vae, images)[0].clone()
+    z[0] = 1.5
+    with torch.no_grad():
+        expected = shown(vae.decode(z.unsqueeze(0)).mean, 3)[0]
+    assert np.abs(cell(grid_of(figure), 1, 9, shape, 3).astype(int) - expected).max() <= 1
+
+
+def test_interpolations_go_from_one_code_to_the_other():
+    vae, images, shape = VAE((1, 24, 24), latent_dim=3), torch.rand(4, 1, 24, 24), (1, 24, 24)
+    figure = FIGURES["interpolations"](vae, images)
+    grid, (columns, rows) = grid_of(figure), texts(figure.axes[0])
+    assert rows == ["straight", "spherical"] * 2
+    assert (columns[0], columns[1], columns[-2], columns[-1]) == ("from", "0.0", "1.0", "to")
+    z = code(vae, images)
+    with torch.no_grad():
+        halfway = vae.decode(z[2:].mean(0, keepdim=True)).mean
+        decoded = vae.reconstruct(images)
+    for row in (2, 3):
+        np.testing.assert_array_equal(cell(grid, row, 0, shape, 3), shown(images, 3)[2])
+        np.testing.assert_array_equal(cell(grid, row, 12, shape, 3), shown(images, 3)[3])
+        for column, picture in ((1, decoded[2:3]), (11, decoded[3:4])):
+            assert np.abs(cell(grid, row, column, shape, 3).astype(int) - shown(picture, 3)[0]).max() <= 1
+    assert np.abs(cell(grid, 2, 6, shape, 3).astype(int) - shown(halfway, 3)[0]).max() <= 1
+
+
+def test_the_spherical_way_stays_on_the_sphere_at_even_angles():
+    one, other = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 0.6, 0.8])
+    path = torch.stack([slerp(one, other, step) for step in torch.linspace(0, 1, 5)])
+    torch.testing.assert_close(path.norm(dim=1), torch.ones(5))
+    torch.testing.assert_close(path @ one, torch.linspace(0, np.pi / 2, 5).cos(), atol=1e-6, rtol=0)
+    for parallel in (2 * one, -one):  # no arc between them, or no single one
+        torch.testing.assert_close(slerp(one, parallel, torch.tensor(0.25)), 0.75 * one + 0.25 * parallel)
+
+
+def test_a_latent_line_has_straight_ways_alone():
+    figure = FIGURES["interpolations"](VAE((1, 8, 8), latent_dim=1), torch.rand(10, 1, 8, 8))
+    assert texts(figure.axes[0])[1] == ["straight"] * 5
+
+
+def test_latent_usage_is_sorted_and_marks_what_is_active():
+    vae, images = VAE((1, 8, 8), latent_dim=3), torch.rand(50, 1, 8, 8)
+    with torch.no_grad():
+        vae.posterior.mean.weight[0] *= 30
+        vae.posterior.mean.weight[1].zero_()
+        vae.posterior.mean.weight[2] *= 10
+        vae.posterior.mean.bias[1] = 9.0  # much KL, but the same for every picture
+    (axes,) = FIGURES["latent_usage"](vae, images).axes
+    with torch.no_grad():
+        kl = vae.kl_per_dimension(vae.encode(images)).mean(0)
+    bars = sorted((bar.get_x(), bar.get_height(), bar.get_hatch()) for bar in axes.patches)
+    np.testing.assert_allclose([height for _, height, _ in bars], kl.sort(descending=True).values, rtol=1e-5)
+    assert [hatch for *_, hatch in bars] == ["///", None, None]
+    assert texts(axes)[0] == ["z₂", "z₁", "z₃"]
+    assert axes.get_title() == f"2 of 3 latent variables are active; {kl.sum():.1f} nats in all"

@@ -1,0 +1,105 @@
+"""Checkpoints are plain, rebuild model and data, and are refused where they are damaged or foreign."""
+
+import resource
+
+import pytest
+import torch
+from helpers import fit
+
+from datamodules import DATASETS, CryptoPunks, Digits
+from vae import LitVAE, runs
+
+
+def test_a_checkpoint_is_plain_and_rebuilds_model_and_data(tiny_punks):
+    data = CryptoPunks("black", batch_size=5)
+    lit, trainer = fit(data, latent_dim=3)
+    path = trainer.checkpoint_callback.best_model_path
+    content = torch.load(path, weights_only=True)
+    assert not any(key.startswith("_") for key in content["hyper_parameters"] | content["datamodule_hyper_parameters"])
+    for rebuilt in (LitVAE.load_from_checkpoint(path, weights_only=True), runs.load(path, DATASETS)[0]):
+        assert rebuilt.vae.latent_dim == 3
+        x = torch.rand(2, 3, 24, 24)
+        torch.testing.assert_close(rebuilt.vae.reconstruct(x), lit.vae.reconstruct(x))
+    found = runs.load(path, DATASETS, data_dir="there")[1]
+    assert found.hparams == {**data.hparams, "data_dir": "there"}
+
+
+def damaged(path, how):
+    whole = path.read_bytes()
+    if how == "truncated":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "text":
+        path.write_text("this is no checkpoint")
+    elif how == "foreign":
+        torch.save({"state_dict": {}, "hyper_parameters": {"lr": 1.0}}, path)
+    elif how == "a list":
+        torch.save([1, 2, 3], path)
+    elif how == "a function":
+        torch.save({"hyper_parameters": print}, path)
+    elif how == "an unknown data set":
+        torch.save(torch.load(path, weights_only=True) | {"datamodule_hyper_parameters": {"dataset": "os"}}, path)
+    elif how == "other weights":
+        torch.save(torch.load(path, weights_only=True) | {"state_dict": {}}, path)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("truncated", "cannot be read as a checkpoint: it is truncated, or something else"),
+        ("empty", "cannot be read as a checkpoint"),
+        ("text", "cannot be read as a checkpoint"),
+        ("a function", "cannot be read as a checkpoint"),
+        ("foreign", "is not a checkpoint that this project's train.py wrote"),
+        ("a list", "is not a checkpoint that this project's train.py wrote"),
+        ("an unknown data set", "is not a checkpoint that this project's train.py wrote"),
+        ("other weights", "is not a checkpoint that this project's train.py wrote"),
+    ],
+)
+def test_a_checkpoint_that_is_none_of_ours(how, message):
+    fit(Digits())
+    path = next(runs.Path("checkpoints").glob("*.ckpt"))
+    damaged(path, how)
+    with pytest.raises(runs.RunError, match=message):
+        runs.load(path, DATASETS)
+
+
+@pytest.mark.parametrize("expanded", [False, True])
+def test_a_checkpoint_of_absurd_size_takes_no_memory(expanded):
+    """Hyper-parameters that ask for 7 GB: by themselves, and with weights that a few bytes only pretend to be."""
+    fit(Digits())
+    path = next(runs.Path("checkpoints").glob("*.ckpt"))
+    checkpoint = torch.load(path, weights_only=True)
+    wide = checkpoint["hyper_parameters"] | {"hidden_dims": (30_000, 30_000)}
+    checkpoint["hyper_parameters"] = wide
+    if expanded:
+        with torch.device("meta"):
+            shapes = LitVAE(**wide).state_dict()
+        checkpoint["state_dict"] = {name: torch.zeros(()).expand(value.shape) for name, value in shapes.items()}
+    torch.save(checkpoint, path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(runs.RunError, match="is not a checkpoint that this project's train.py wrote"):
+        runs.load(path, DATASETS)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    runs.write(tmp_path / "new" / "file", b"first")
+
+    def full(descriptor):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        runs.write(tmp_path / "new" / "file", b"second")
+    assert [path.read_bytes() for path in (tmp_path / "new").iterdir()] == [b"first"]
+
+
+@pytest.mark.parametrize("name", ["test.py", "visualizations.py"])
+@pytest.mark.parametrize("content", [b"no checkpoint", b""])
+def test_a_checkpoint_that_is_none(script, tmp_path, name, content):
+    (tmp_path / "broken.ckpt").write_bytes(content)
+    outcome = script(name, "--ckpt_path", "broken.ckpt")
+    assert outcome.status == 1
+    assert outcome.err == "error: broken.ckpt cannot be read as a checkpoint: it is truncated, or something else.\n"

@@ -1,0 +1,80 @@
+"""What a run has found: its test's metrics, its curves and frames, and what it is."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from datamodules import DATASETS
+from vae import runs
+from vae.figures import frame
+
+
+def test_test_metrics_are_complete_and_the_same_on_a_copied_checkpoint(script, run_folder, tmp_path):
+    assert script("test.py", "--num_samples", 20).status == 0
+    metrics = json.loads((run_folder / "test_metrics.json").read_text())
+    assert set(metrics) == {
+        *("split", "measure", "num_samples", "num_images", "elbo", "reconstruction", "kl", "log_marginal"),
+        *("log_marginal_stderr", "log_marginal_mc_error", "bits_per_dim", "bounds", "kl_per_dimension"),
+        *("active_units", "mse", "psnr", "ssim"),
+    }
+    assert (metrics["measure"], metrics["bits_per_dim"]) == ("cross-entropy", None)
+    assert sum(metrics["kl_per_dimension"]) == pytest.approx(metrics["kl"], rel=1e-5)
+    assert metrics["bounds"] == {"20": metrics["log_marginal"]}
+    assert (metrics["split"], metrics["num_samples"], metrics["num_images"]) == ("test", 20, 300)
+    assert metrics["elbo"] < metrics["log_marginal"] < 0
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(run_folder / "checkpoints" / "best.ckpt", elsewhere / "copy.ckpt")
+    shutil.rmtree(tmp_path / "lightning_logs")
+    assert script("test.py", "--num_samples", 20, "--ckpt_path", elsewhere / "copy.ckpt").status == 0
+    assert json.loads((elsewhere / "test_metrics.json").read_text()) == metrics
+
+
+def test_a_test_enters_its_result_beside_the_run(script, run_folder, tmp_path):
+    for _ in range(2):
+        script("test.py")
+    found = json.loads((run_folder / "test_metrics.json").read_text())
+    events = EventAccumulator(str(run_folder / "test")).Reload()
+    for name in ("elbo", "log_marginal"):
+        assert [event.value for event in events.Scalars(f"test/{name}")] == pytest.approx([found[name]] * 2)
+    before = sorted(path.name for path in (run_folder / "test").iterdir())
+    script("test.py", "--split", "val")
+    assert sorted(path.name for path in (run_folder / "test").iterdir()) == before
+    (tmp_path / "apart").mkdir()
+    (run_folder / "checkpoints" / "best.ckpt").rename(tmp_path / "apart" / "model.ckpt")
+    assert script("test.py", "--ckpt_path", "apart/model.ckpt").status == 0
+    assert sorted(path.name for path in (tmp_path / "apart").iterdir()) == ["model.ckpt", "test_metrics.json"]
+
+
+def test_info_tells_what_a_model_is_without_its_data(script, tiny_punks):
+    options = ["--model.latent_dim", 3, "--model.hidden_dims", 8, "--seed_everything", 5, "--trainer.max_epochs", 2]
+    script("train.py", "--data", "CryptoPunks", *options)
+    (tiny_punks / "punks.png").unlink()
+    told = script("test.py", "--info")
+    assert (told.status, told.err) == (0, "")
+    lines = dict(re.split(r" {2,}", line, maxsplit=1) for line in told.out.splitlines())
+    assert (lines["data set"], lines["epochs"], lines["--model.seed"]) == ("CryptoPunks", "2", "5")
+    assert lines["--model.latent_dim"] == "3"
+    assert lines["in all"] == f"{1728 * 8 + 8 + 2 * (8 * 3 + 3) + 3 * 8 + 8 + 8 * 1728 + 1728:,} parameters"
+    assert re.fullmatch(r"-\d+\.\d{4} nats per picture", lines["best val/elbo"])
+    assert lines["torch"] == torch.__version__.split("+")[0]
+
+
+def test_a_runs_curves_and_frames_can_be_read_back(told):
+    run = Path("lightning_logs/version_0")
+    history = runs.history(run)
+    assert history["val/elbo"] == {epoch: event.value for epoch, event in enumerate(told.Scalars("val/elbo"), 1)}
+    assert history["pictures_seen"] == {epoch: 1197 * epoch for epoch in range(1, 6)}
+    frames = runs.frames(run)
+    assert [*frames] == [1, 2, 3, 4, 5]
+    lit, _ = runs.load(runs.last_of(run), DATASETS)
+    assert torch.equal(frames[5], frame(lit.vae))
+    assert runs.history(run / "checkpoints") == {}
+    runs.frame_of(run, 3).write_bytes(b"no picture")
+    with pytest.raises(runs.RunError, match="000003.png is damaged, or too large for a film: delete it"):
+        runs.frames(run)

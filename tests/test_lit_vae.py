@@ -1,0 +1,279 @@
+"""The training system: it learns, it evaluates the same whatever the batches, it resumes to the last bit."""
+
+import os
+import warnings
+from shutil import which
+
+import numpy as np
+import pytest
+import torch
+from helpers import QUIET, bounds_of, evaluate, fit
+from pytorch_lightning import Callback, Trainer
+
+from datamodules import MNIST, Batch, Digits
+from vae import LitVAE, runs
+from vae.distributions import LIKELIHOODS
+from vae.lit_vae import OBJECTIVES, OPTIMIZERS, PosteriorCollapse
+from vae.networks import NETWORKS
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_training_raises_the_bound_of_every_likelihood(likelihood, network):
+    data = Digits()
+    data.setup()
+    bounds = bounds_of(3, likelihood=likelihood, network=network, palette=data.palette(), channels=(4, 8))
+    assert bounds[2] > bounds[0] + 0.2
+
+
+@pytest.mark.parametrize(("optimizer", "learning_rate"), [("Adagrad", 0.02), ("SGD", 1e-3), ("RMSprop", 1e-3)])
+def test_training_raises_the_bound_with_every_kind_of_optimizer(optimizer, learning_rate):
+    bounds = bounds_of(3, optimizer=optimizer, learning_rate=learning_rate)
+    assert bounds[2] > bounds[0] + 0.2
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_raises_the_bound(objective):
+    bounds = bounds_of(3, objective=objective, num_samples=4)
+    assert bounds[2] > bounds[0] + 0.2
+
+
+def test_beta_rises_in_a_line_and_is_not_in_what_is_reported():
+    betas = []
+
+    class Record(Callback):
+        def on_train_batch_end(self, trainer, lit, *batch):
+            betas.append(lit.beta)
+
+    lit, trainer = fit(Digits(), epochs=3, callbacks=[Record()], beta=0.5, beta_warmup_epochs=2)
+    assert betas == pytest.approx([0.5 * min(1, step / 24) for step in range(36)])
+    found = {name: trainer.callback_metrics[f"val/{name}"].item() for name in ("elbo", "reconstruction", "kl")}
+    data, (noise,) = trainer.datamodule, lit.evaluation_noise(torch.arange(300), 1)
+    beta_1 = lit.vae.elbo(data.splits["val"].images / 255, eps=noise).elbo.mean().item()
+    assert found["elbo"] == pytest.approx(beta_1, rel=1e-5)
+    plain, _ = fit(Digits(), epochs=3)
+    assert not torch.equal(plain.vae.decoder[0].weight, lit.vae.decoder[0].weight)
+
+
+def test_the_weights_prior_is_a_decay_of_one_over_n():
+    _, trainer = fit(Digits(), weight_prior=True, weight_decay=0.01)
+    assert trainer.optimizers[0].param_groups[0]["weight_decay"] == pytest.approx(0.01 + 1 / 1_197)
+
+
+def test_training_can_start_at_the_mean_picture():
+    data = Digits()
+    starts = []
+
+    class Start(Callback):
+        def on_train_start(self, trainer, lit):
+            starts.append(lit.vae.likelihood.logits[0].bias.detach().clone())
+
+    fit(data, callbacks=[Start()], init_output_bias=True)
+    torch.testing.assert_close(starts[0].sigmoid(), data.mean_picture().flatten().clamp(0.01, 0.99))
+
+
+def test_posterior_collapse_is_named():
+    with pytest.warns(PosteriorCollapse, match="no latent variable is active, the posterior has collapsed"):
+        _, trainer = fit(Digits(), beta=1_000.0, epochs=2)
+    assert trainer.callback_metrics["val/active_units"] == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PosteriorCollapse)
+        _, trainer = fit(Digits(), epochs=6)
+    assert trainer.callback_metrics["val/active_units"] > 0
+
+
+@pytest.fixture
+def step(monkeypatch):
+    """The loss of a training step on fifty digits, its LitVAE, the pictures, and the noise that it drew."""
+
+    def run(batch_idx=0, **options):
+        data = Digits(batch_size=50)
+        data.setup()
+        batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+        torch.manual_seed(0)
+        lit = LitVAE(image_shape=data.image_shape, hidden_dims=16, **options)
+        lit._trainer = Trainer(logger=False, **QUIET)
+        lit.trainer.fit_loop.epoch_loop._batches_that_stepped = 0
+        monkeypatch.setattr(Trainer, "num_training_batches", 24)
+        drawn, randn = [], torch.randn
+        with monkeypatch.context() as patched:
+            patched.setattr(torch, "randn", lambda *a, **k: drawn.append(randn(*a, **k)) or drawn[-1])
+            loss = lit.training_step(batch, batch_idx)
+        return loss, lit, batch.images, drawn[-1]
+
+    return run
+
+
+def test_the_loss_is_the_negative_bound_of_the_batch(step):
+    loss, lit, x, eps = step(num_samples=3)
+    assert eps.shape == (3, 50, 2)
+    torch.testing.assert_close(loss, -lit.vae.elbo(x, eps=eps).elbo.mean())
+    assert step(num_samples=3)[0] == loss  # the noise is a function of epoch and batch
+    assert step(num_samples=3, batch_idx=1)[0] != loss
+
+
+def test_the_loss_can_be_estimator_a(step):
+    loss, lit, x, eps = step(num_samples=3, analytic_kl=False)
+    q_z = lit.vae.encode(x)
+    log_w = lit.vae.log_weights(x, q_z, q_z.mean + q_z.stddev * eps)
+    torch.testing.assert_close(loss, -log_w.mean())
+    assert abs(loss - step(num_samples=3)[0]) > 1e-4
+
+
+def test_the_loss_begins_without_the_kl_where_beta_warms_up(step):
+    loss, lit, x, eps = step(beta_warmup_epochs=2)
+    torch.testing.assert_close(loss, -lit.vae.elbo(x, eps=eps).reconstruction.mean())
+    loss, lit, x, eps = step(beta=0.5)
+    bound = lit.vae.elbo(x, eps=eps)
+    torch.testing.assert_close(loss, (0.5 * bound.kl - bound.reconstruction).mean())
+
+
+def test_iwae_and_dreg_have_one_value_and_two_gradients(step):
+    gradients = []
+    for objective in ("iwae", "dreg"):
+        loss, lit, x, eps = step(objective=objective, num_samples=4)
+        torch.testing.assert_close(loss, -lit.vae.log_marginal(x, eps=eps).mean())
+        loss.backward()
+        gradients.append([lit.vae.posterior.mean.weight.grad, lit.vae.likelihood.logits[0].weight.grad])
+    (encoder, decoder), (doubly_encoder, doubly_decoder) = gradients
+    torch.testing.assert_close(decoder, doubly_decoder)
+    assert (encoder - doubly_encoder).abs().max() > 1e-3 * encoder.abs().max()
+
+
+def test_no_optimizer_decays_unasked():
+    for name in OPTIMIZERS:
+        lit = LitVAE(image_shape=(1, 8, 8), hidden_dims=4, optimizer=name)
+        assert lit.configure_optimizers().param_groups[0].get("weight_decay", 0) == 0, name
+
+
+def test_evaluation_noise_is_a_function_of_picture_and_sample():
+    lit = LitVAE(image_shape=(1, 8, 8), latent_dim=3)
+    every = torch.cat([*lit.evaluation_noise(torch.arange(7), 100)])
+    for k in (1, 5, 32, 33):
+        assert torch.equal(torch.cat([*lit.evaluation_noise(torch.tensor([4, 2]), k)]), every[:k, [4, 2]])
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(torch.cat([*lit.evaluation_noise(torch.arange(7), 100)]), every)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert every.mean().abs() < 0.1
+    assert every.std().item() == pytest.approx(1, abs=0.05)
+    assert torch.corrcoef(every.flatten(1).T).fill_diagonal_(0).abs().max() < 0.45  # 21 series of 100
+
+
+def test_evaluation_does_not_depend_on_the_batches():
+    lit, _ = fit(Digits())
+    lit.importance_samples = (3, 70)
+    expected = evaluate(lit, Digits(batch_size=100))
+    for batch_size in (7, 300):
+        assert evaluate(lit, Digits(batch_size=batch_size)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_evaluation_is_the_models_own_bound_and_evidence():
+    data = Digits()
+    lit, _ = fit(data)
+    lit.importance_samples = (500,)
+    found = evaluate(lit, data)
+    x = data.splits["test"].images / 255
+    with torch.no_grad():
+        bound, evidence = lit.vae.elbo(x, num_samples=200), lit.vae.evidence(x, num_samples=500)
+        means = lit.vae.encode(x).mean
+    assert found["test/kl"] == pytest.approx(bound.kl.mean().item(), rel=1e-5)
+    assert found["test/elbo"] == pytest.approx(found["test/reconstruction"] - found["test/kl"], rel=1e-5)
+    assert found["test/elbo"] == pytest.approx(bound.elbo.mean().item(), abs=0.1)
+    mc_error = evidence.mc_error.square().sum().sqrt().item() / 300
+    assert found["test/log_marginal"] == pytest.approx(evidence.log_marginal.mean().item(), abs=5 * mc_error)
+    assert found["test/log_marginal_mc_error"] == pytest.approx(mc_error, rel=0.3)
+    assert found["test/log_marginal_stderr"] == pytest.approx(evidence.log_marginal.std().item() / 300**0.5, rel=0.02)
+    assert found["test/bits_per_dim"] == pytest.approx(-found["test/log_marginal"] / np.log(2) / 64, rel=1e-5)
+    assert found["test/active_units"] == (means.var(0) > 0.01).sum()
+    assert found["test/num_images"] == 300
+
+
+def test_validation_reports_what_a_test_of_that_split_finds():
+    data = Digits()
+    lit, trainer = fit(data, epochs=2)
+    reported = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    data.test_split = "val"
+    found = evaluate(lit, data)
+    assert {name: found[name.replace("val/", "test/")] for name in reported} == pytest.approx(reported, rel=1e-6)
+
+
+@pytest.mark.parametrize("data", [MNIST, Digits])
+def test_a_resumed_run_ends_with_the_same_weights(tiny_mnist, data):
+    """With a cosine schedule and dynamic binarisation, which must both go on where they stopped."""
+    small = {"val_size": 20} if data is MNIST else {}
+    options = {"lr_schedule": "cosine", "num_samples": 2}
+
+    class StopAfterTwo(Callback):
+        def on_train_epoch_end(self, trainer, lit):
+            trainer.should_stop = trainer.current_epoch == 1
+
+    whole, _ = fit(data(batch_size=15, **small), epochs=4, **options)
+    fit(data(batch_size=15, **small), epochs=4, callbacks=[StopAfterTwo()], **options)
+    torch.rand(5)  # the state of the global generator does not matter
+    last = max(runs.Path("checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    assert torch.load(last, weights_only=True)["epoch"] == 1
+    resumed, _ = fit(data(batch_size=15, **small), epochs=4, ckpt_path=last, **options)
+    for name, weights in whole.state_dict().items():
+        assert torch.equal(weights, resumed.state_dict()[name]), name
+
+
+def test_validation_does_not_change_training():
+    with_validation, _ = fit(Digits(), epochs=2)
+
+    class NoValidation(Digits):
+        def val_dataloader(self):
+            return []
+
+    without, _ = fit(NoValidation(), epochs=2)
+    assert torch.equal(with_validation.vae.decoder[0].weight, without.vae.decoder[0].weight)
+
+
+def test_the_cosine_schedule_ends_at_zero():
+    _, trainer = fit(Digits(), epochs=2, lr_schedule="cosine", learning_rate=0.01)
+    assert trainer.optimizers[0].param_groups[0]["initial_lr"] == 0.01
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
+
+
+def test_weight_decay_reaches_the_optimizer():
+    _, trainer = fit(Digits(), weight_decay=0.1, optimizer="AdamW")
+    assert trainer.optimizers[0].param_groups[0]["weight_decay"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimizer": "Adamm"}, "unknown optimizer 'Adamm': choose one of .*Adagrad, Adam, AdamW"),
+        ({"lr_schedule": "steps"}, "unknown lr_schedule 'steps': choose one of constant, cosine"),
+        ({"optimizer": "SparseAdam"}, "unknown optimizer 'SparseAdam'"),
+        ({"weight_decay": -1.0}, r"weight_decay: expected 0 or more, got -1\.0"),
+        ({"optimizer": "AdamW", "weight_prior": True}, "weight_prior: to AdamW decay is no gradient"),
+        ({"optimizer": "Rprop", "weight_decay": 0.1}, "weight_decay: Rprop has none; choose another optimizer"),
+        ({"objective": "vi"}, "unknown objective 'vi': choose one of dreg, elbo, iwae"),
+        ({"objective": "iwae", "beta": 0.5}, "beta, beta_warmup_epochs and analytic_kl belong to the objective elbo"),
+        ({"beta": -1.0}, r"beta: expected 0 or more, got -1\.0"),
+        (
+            {"likelihood": "categorical", "palette": ((0,), (1,)), "init_output_bias": True},
+            "init_output_bias: this likelihood has no mean",
+        ),
+        ({"num_samples": 0}, "num_samples: expected a whole number of at least 1, got 0"),
+        ({"learning_rate": 0.0}, r"learning_rate: expected a number above 0, got 0\.0"),
+    ],
+)
+def test_a_wrong_option_is_answered_with_the_right_ones(options, message):
+    with pytest.raises(ValueError, match=message):
+        LitVAE(image_shape=(1, 8, 8), **options)
+
+
+@pytest.mark.skipif(not which(os.environ.get("CXX", "g++")), reason="there is no C++ compiler")
+def test_a_compiled_bound_is_the_bound():
+    batch = Batch(torch.rand(4, 1, 8, 8), None, torch.arange(4))
+    plain = LitVAE(image_shape=(1, 8, 8), hidden_dims=8)
+    compiled = LitVAE(image_shape=(1, 8, 8), hidden_dims=8, compile=True)
+    compiled.load_state_dict(plain.state_dict())  # the same names
+    eps = torch.randn(1, 4, 2)
+    found, expected = compiled.elbo(batch.images, eps=eps), plain.vae.elbo(batch.images, eps=eps)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+    assert compiled.elbo is not compiled.vae.elbo

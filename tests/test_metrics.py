@@ -1,0 +1,63 @@
+"""Metrics that are collected batch by batch, against numpy and scipy."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from vae.metrics import ActiveUnits, EvidencePerPicture, PerPicture, Quality
+
+
+def test_pictures_are_counted_one_by_one():
+    metric = PerPicture()
+    metric.update({"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([0.0, 0.0])})
+    metric.update({"a": torch.tensor([6.0]), "b": torch.tensor([3.0])})
+    assert metric.compute() == {"a": 3.0, "b": 1.0}  # not the mean of the batches' means
+
+
+def test_errors_of_the_evidence():
+    metric = EvidencePerPicture((1, 2, 2))
+    metric.update({"log_marginal": torch.tensor([-4.0, -8.0]), "mc_error": torch.tensor([0.3, 0.4])})
+    assert metric.compute() == pytest.approx(
+        {
+            "log_marginal": -6.0,
+            "log_marginal_stderr": 2,
+            "log_marginal_mc_error": 0.25,
+            "bits_per_dim": 6 / np.log(2) / 4,
+            "num_images": 2,
+        }
+    )
+
+
+def test_the_quality_of_reconstructions_meets_numpy():
+    a, b = torch.rand(20, 1, 8, 8), torch.rand(20, 1, 8, 8)
+    metrics = Quality()
+    for part in (slice(0, 7), slice(7, 20)):
+        metrics.update(a[part], b[part])
+    found = metrics.compute()
+    mse = np.square(a.numpy() - b.numpy()).mean()
+    assert found["mse"] == pytest.approx(mse, rel=1e-5)
+    assert found["psnr"] == pytest.approx(-10 * np.log10(mse), rel=1e-5)
+    blur = partial(gaussian_filter, sigma=1.5, truncate=3.5, mode="mirror", axes=(2, 3))
+    a, b = a.double().numpy(), b.double().numpy()
+    mean_a, mean_b = blur(a), blur(b)
+    var_a, var_b, covariance = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2, blur(a * b) - mean_a * mean_b
+    ssim = (2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4)
+    ssim /= (mean_a**2 + mean_b**2 + 1e-4) * (var_a + var_b + 9e-4)
+    assert found["ssim"] == pytest.approx(ssim.mean(), abs=1e-4)
+    small = Quality()
+    small.update(torch.rand(2, 1, 5, 20), torch.rand(2, 1, 5, 20))
+    assert "ssim" not in small.compute()
+    same = Quality()
+    same.update(torch.ones(2, 1, 8, 8), torch.ones(2, 1, 8, 8))
+    assert same.compute() == {"mse": 0.0, "psnr": float("inf"), "ssim": pytest.approx(1.0)}
+
+
+def test_active_units_are_those_whose_mean_moves():
+    metric = ActiveUnits()
+    means = torch.randn(1000, 4) * torch.tensor([1.0, 0.2, 0.05, 0.0]) + 3
+    for batch in means.split(300):
+        metric.update(batch)
+    assert metric.compute() == {"active_units": 2}

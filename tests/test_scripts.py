@@ -1,0 +1,126 @@
+"""The three scripts from end to end, and the README's Python."""
+
+import json
+import re
+
+import pytest
+from conftest import PROJECT
+from helpers import DIGITS
+from PIL import Image
+
+from vae.figures import FIGURES
+
+
+def test_train_test_and_draw_from_end_to_end(process, tmp_path):
+    trained = process("train.py", *DIGITS, "--trainer.max_epochs", "3", "--run_name", "mine")
+    assert (trained.status, trained.err) == (0, "")
+    report = trained.out.splitlines()
+    best = re.fullmatch(r"Best +validation ELBO (-\d+\.\d\d) nats per picture, of a cross-entropy", report[-4])
+    assert "lightning_logs/mine" in report[-6]
+    assert re.fullmatch(r"Trained +3 epochs, this time in 0 min \d+ s", report[-5])
+    commands = [line.removeprefix("Next").strip() for line in report[-3:]]
+    assert commands == ["python3 test.py", "python3 visualizations.py", "tensorboard --logdir lightning_logs"]
+    told = [line.replace("\x1b[A", "").strip() for line in report[:-6]]
+    assert all(line.startswith(("Epoch ", "Training", "Validation")) for line in told if line)  # bars, and no tips
+    run = tmp_path / "lightning_logs" / "mine"
+    names = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
+    projector = [f"00036/posterior_means/{name}" for name in ("metadata.tsv", "sprite.png", "tensors.tsv")]
+    assert [name for name in names if "tfevents" not in name] == [
+        *projector,
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "config.yaml",
+        *[f"frames/00000{epoch}.png" for epoch in (1, 2, 3)],
+        "hparams.yaml",
+        "projector_config.pbtxt",
+    ]
+
+    tested = process("test.py", "--split", "val")
+    assert (tested.status, tested.err) == (0, "")
+    assert "lightning_logs/mine/checkpoints/best.ckpt" in tested.out
+    assert "nats per picture" in tested.out
+    metrics = json.loads((run / "test_metrics.json").read_text())
+    assert metrics["split"] == "val"
+    assert f"{metrics['elbo']:.2f}" == best[1]  # what training reported
+
+    drawn = process("visualizations.py")
+    assert (drawn.status, drawn.err) == (0, "")
+    kinds = {name: "gif" if name == "training_film" else "png" for name in FIGURES}
+    names = [f"digits_{name}_latent_variables=2.{kind}" for name, kind in kinds.items()]
+    assert sorted(path.name for path in (tmp_path / "visualization_imgs").iterdir()) == sorted(names)
+    assert drawn.out.splitlines()[1:] == [f"visualization_imgs/{name}" for name in names]
+    for name in names:
+        with Image.open(tmp_path / "visualization_imgs" / name) as image:
+            image.load()
+            assert min(image.size) > 200
+
+
+def test_own_pictures_from_end_to_end(script, tmp_path):
+    (tmp_path / "album").mkdir()
+    for i in range(20):
+        Image.new("RGB", (9, 7), (10 * i, 0, 0)).save(tmp_path / "album" / f"{i}.png")
+    options = ["--data", "ImageFolder", "--data.data_dir", "album", "--data.size", "[7,9]", "--trainer.max_epochs", 1]
+    assert script("train.py", *options, "--model.latent_dim", 4).status == 0
+    (tmp_path / "album").rename(tmp_path / "moved")
+    assert script("test.py", "--data_dir", "moved").status == 0
+    drawn = script("visualizations.py", "--data_dir", "moved", "--split", "all")
+    assert drawn.status == 0
+    assert drawn.err.splitlines() == [
+        "Not drawn: reconstruction_by_class needs labels; these pictures have none",
+        "Not drawn: learned_manifold needs a latent space of 1 or 2 dimensions; this model has 4",
+    ]
+    assert {path.name.split("_latent_variables=4.")[0] for path in (tmp_path / "visualization_imgs").iterdir()} == {
+        f"moved_{name}" for name in FIGURES if name not in ("reconstruction_by_class", "learned_manifold")
+    }
+
+
+def test_exact_punks_from_end_to_end(script, tiny_punks, tmp_path):
+    """A categorical likelihood, whose palette the data module tells."""
+    options = ["--model.likelihood", "categorical", "--model.network", "conv", "--model.channels", "[4,8]"]
+    assert script("train.py", "--data", "CryptoPunks", *options, "--trainer.max_epochs", 1).status == 0
+    tested = script("test.py", "--num_samples", "1,10")
+    assert tested.status == 0
+    assert "log-likelihood" in tested.out
+    metrics = json.loads((tmp_path / "lightning_logs" / "version_0" / "test_metrics.json").read_text())
+    assert metrics["bits_per_dim"] == pytest.approx(-metrics["bounds"]["10"] / 1728 / 0.6931472, rel=1e-5)
+    assert metrics["bounds"]["1"] < metrics["bounds"]["10"] == metrics["log_marginal"]
+    assert script("visualizations.py").status == 0
+    with Image.open("visualization_imgs/punks_samples_latent_variables=2.png") as image:
+        grid = image.crop((0, 50, *image.size))  # below the title
+        shown = {colour for _, colour in grid.getcolors()} - {(255, 255, 255)}
+    assert shown <= {(10 * i, i, 0) for i in range(12)} | {(0x63, 0x85, 0x96), (0x31, 0x42, 0x4B)}
+
+
+@pytest.mark.parametrize("objective", ["iwae", "dreg"])
+def test_the_importance_weighted_bound_from_end_to_end(script, objective):
+    options = ["--model.objective", objective, "--model.num_samples", 5, "--trainer.max_epochs", 2]
+    assert script("train.py", *DIGITS, *options).status == 0
+    assert script("test.py", "--split", "val").status == 0
+
+
+@pytest.mark.parametrize("name", ["train.py", "test.py", "visualizations.py"])
+def test_help_names_the_options(script, name):
+    shown = script(name, "--help")
+    assert shown.status == 0
+    expected = {
+        "train.py": [
+            "--model.latent_dim",
+            "number of latent variables",
+            "--trainer.max_epochs",
+            "--run_name",
+            "--ckpt_path",
+        ],
+        "test.py": ["--num_samples", "Importance samples", "--split", "--data_dir", "--devices"],
+        "visualizations.py": [
+            *["--figures", "learned_manifold", "--output_dir", "--split", "--runs", "--grid_size", "--tsne_points"],
+            "How many samples there are",
+        ],
+    }
+    assert [text for text in expected[name] if text not in shown.out] == []
+
+
+def test_the_readmes_python_works(tmp_path, monkeypatch):
+    """The README's ten lines, run as they stand."""
+    monkeypatch.syspath_prepend(PROJECT)
+    (code,) = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})

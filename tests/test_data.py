@@ -24,7 +24,7 @@ def ready(data):
 
 
 def received(data, epoch=0, batch_idx=0, training=True):
-    """A batch of training pictures as a step receives it."""
+    """A batch of training images as a step receives it."""
     progress = SimpleNamespace(batch_idx=batch_idx - 1)  # the Trainer counts a batch after its transfer
     data.trainer = SimpleNamespace(training=training, current_epoch=epoch, fit_loop=progress, global_rank=0)
     batch = data.splits["train"].__getitems__(torch.arange(8))
@@ -133,11 +133,11 @@ def test_evaluation_pictures_are_not_drawn_again(tiny_mnist):
 
 def test_pixels_are_drawn_with_the_probability_of_their_grey():
     grey = torch.arange(256, dtype=torch.uint8).repeat(20_000, 1)
-    drawn = draw_binary(grey, torch.Generator().manual_seed(0)).double()
+    rasterize = draw_binary(grey, torch.Generator().manual_seed(0)).double()
     p = torch.arange(256) / 255
     standard_error = (p * (1 - p) / 20_000).sqrt()
-    assert torch.all((drawn.mean(0) - p).abs() <= 4.5 * standard_error + 2**-15)
-    assert abs(torch.corrcoef(drawn[:, 126:130].T)[0, 1]) < 0.03  # neighbours cut from one draw
+    assert torch.all((rasterize.mean(0) - p).abs() <= 4.5 * standard_error + 2**-15)
+    assert abs(torch.corrcoef(rasterize[:, 126:130].T)[0, 1]) < 0.03  # neighbours cut from one draw
 
 
 def test_threshold_and_none(tiny_mnist):
@@ -151,7 +151,7 @@ def test_threshold_and_none(tiny_mnist):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"val_size": 60_000}, "val_size: expected 0 to 59,999 of the 60,000 training pictures, got 60,000"),
+        ({"val_size": 60_000}, "val_size: expected 0 to 59,999 of the 60,000 training images, got 60,000"),
         ({"val_size": -1}, "val_size: expected 0 to 59,999"),
         ({"binarize": "maybe"}, "unknown binarize 'maybe': choose one of dynamic, threshold, none"),
         ({"batch_size": 0}, "batch_size: expected a whole number of at least 1, got 0"),
@@ -173,12 +173,12 @@ def test_digits_are_scikit_learns():
 
 @pytest.fixture
 def album(tmp_path):
-    """Thirty pictures of 12 x 20 pixels in two sub-folders, each of one colour."""
+    """Thirty images of 12 x 20 pixels in two sub-folders, each of one colour."""
     for i in range(30):
         folder = tmp_path / "album" / ("cats" if i % 3 else "dogs")
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (20, 12), (8 * i, 0, 255)).save(folder / f"{i:02}.png")
-    (tmp_path / "album" / ".hidden").write_text("not a picture, and not looked at")
+    (tmp_path / "album" / ".hidden").write_text("not a image, and not looked at")
     return tmp_path / "album"
 
 
@@ -215,9 +215,9 @@ def test_image_folder_without_sub_folders_has_no_labels(album):
 
 def test_image_folder_cuts_the_longer_sides_and_puts_transparent_pixels_on_white(tmp_path):
     for name in "abc":
-        picture = Image.new("RGBA", (30, 10), (0, 0, 0, 0))
-        picture.paste((255, 0, 0, 255), (10, 0, 20, 5))
-        picture.save(tmp_path / f"{name}.png")
+        image = Image.new("RGBA", (30, 10), (0, 0, 0, 0))
+        image.paste((255, 0, 0, 255), (10, 0, 20, 5))
+        image.save(tmp_path / f"{name}.png")
     image = ready(ImageFolder(size=(10, 10), data_dir=str(tmp_path))).splits["test"].images[0]
     assert image[:, 1, 5].tolist() == [255, 0, 0]
     assert image[:, 8, 5].tolist() == [255, 255, 255]
@@ -226,7 +226,7 @@ def test_image_folder_cuts_the_longer_sides_and_puts_transparent_pixels_on_white
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "ImageFolder needs the folder of your pictures: --data.data_dir FOLDER"),
+        ({}, "ImageFolder needs the folder of your images: --data.data_dir FOLDER"),
         ({"data_dir": ".", "channels": 2}, r"channels: expected 1 \(grey\) or 3 \(colour\), got 2"),
         ({"data_dir": ".", "size": (0, 5)}, r"size: expected a height and a width of at least 1"),
     ],
@@ -238,9 +238,7 @@ def test_image_folder_options_out_of_range(options, message):
 
 def test_image_folder_with_a_file_that_is_no_picture(album):
     (album / "cats" / "notes.txt").write_text("hello")
-    with pytest.raises(
-        DataError, match=r"notes\.txt cannot be read as a picture: mend it, or move it out of the folder"
-    ):
+    with pytest.raises(DataError, match=r"notes\.txt cannot be read as a image: mend it, or move it out of the folder"):
         ready(ImageFolder(data_dir=str(album)))
 
 
@@ -248,7 +246,7 @@ def test_image_folder_with_a_truncated_picture(album):
     Image.effect_noise((64, 64), 90).save(album / "cats" / "noise.png")
     whole = (album / "cats" / "noise.png").read_bytes()
     (album / "cats" / "noise.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"noise\.png cannot be read as a picture"):
+    with pytest.raises(DataError, match=r"noise\.png cannot be read as a image"):
         ready(ImageFolder(data_dir=str(album)))
 
 
@@ -272,14 +270,14 @@ def test_a_palette_of_too_many_colours(tmp_path):
 
 def test_the_mean_picture_is_that_of_the_training_pictures(tiny_mnist):
     data = ready(MNIST(val_size=20, binarize="none"))
-    torch.testing.assert_close(data.mean_picture(), (data.splits["train"].images / 255).mean(0))
+    torch.testing.assert_close(data.mean_image(), (data.splits["train"].images / 255).mean(0))
 
 
 def test_an_empty_or_missing_image_folder(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty holds 0 pictures: a split into three needs at least 3"):
+    with pytest.raises(DataError, match=r"empty holds 0 images: a split into three needs at least 3"):
         ready(ImageFolder(data_dir="empty"))
-    with pytest.raises(DataError, match=r"There is no folder nowhere: name one that holds pictures"):
+    with pytest.raises(DataError, match=r"There is no folder nowhere: name one that holds images"):
         ready(ImageFolder(data_dir="nowhere"))
 
 

@@ -102,7 +102,7 @@ def tiny_punks(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tiny_mnist(tmp_path, monkeypatch):
-    """MNIST's four files with 60 and 20 pictures: the first row black, the second white, the rest a fifth grey."""
+    """MNIST's four files with 60 and 20 images: the first row black, the second white, the rest a fifth grey."""
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for part, n in (("train", 60), ("t10k", 20)):

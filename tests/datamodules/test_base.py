@@ -217,7 +217,7 @@ def test_the_seed_is_by_default_that_of_seed_everything():
 def test_seeds_are_the_same_in_every_process_and_far_from_each_other():
     program = "from datamodules.seeds import derive_seed; print(derive_seed(1, 2, 3))"
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True)
-    assert int(done.stdout) == derive_seed(1, 2, 3) == 12053310306498892733
+    assert int(done.stdout) == derive_seed(1, 2, 3) == 12997252459554536576  # NumPy keeps SeedSequence as it is
     seeds = {derive_seed(stream, seed, epoch) for stream in (1, 2) for seed in range(30) for epoch in range(30)}
     assert len({seed % 2**32 for seed in seeds}) == 1_800  # the CPU's generator keeps 32 bits of a seed
     assert "hash(" not in "".join(path.read_text() for path in (PROJECT / "datamodules").glob("*.py"))

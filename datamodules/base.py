@@ -143,8 +143,14 @@ class BlockSampler(Sampler[list[Tensor]]):
             yield batches[first : first + self.steps_per_block]
 
     def __len__(self) -> int:
-        steps = shard_batches(torch.empty(self.num_images), **self.sharding) if self.num_images else []
-        return ceil(len(steps) / self.steps_per_block)
+        return ceil(self._steps() / self.steps_per_block)
+
+    def num_steps(self, num_blocks: int) -> int:
+        """The training steps in the first blocks of an epoch; the last block may be short."""
+        return min(self._steps(), num_blocks * self.steps_per_block)
+
+    def _steps(self) -> int:
+        return len(shard_batches(torch.empty(self.num_images), **self.sharding)) if self.num_images else 0
 
 
 class ImageDataModule(LightningDataModule):

@@ -134,7 +134,7 @@ class LitVAE(LightningModule):
             bounds = (torch.compile(bound, mode=mode) for bound in bounds)
         self.elbo, self.importance_bound = bounds
         self.automatic_optimization = False  # a Trainer batch is a block of optimiser steps
-        self.first_step = 0  # of the current epoch
+        self.epoch_steps = 0  # optimiser steps of the current epoch so far
         self.starts_at_mean = init_output_bias  # until the first fit, or a checkpoint, sets the bias
         if init_output_bias and not isinstance(self.vae.likelihood, MeanLikelihood):
             raise ValueError("init_output_bias: this likelihood has no mean that the bias could start at")
@@ -162,11 +162,6 @@ class LitVAE(LightningModule):
         return self.trainer.train_dataloader.batch_sampler.num_steps(self.trainer.num_training_batches)
 
     @property
-    def epoch_steps(self) -> int:
-        """The optimiser steps of the current epoch so far."""
-        return self.global_step - self.first_step
-
-    @property
     def is_whole_epoch(self) -> bool:
         """Whether the current epoch has had all its steps."""
         return self.epoch_steps == self.steps_per_epoch
@@ -186,7 +181,7 @@ class LitVAE(LightningModule):
         return self.hparams.beta * min(1.0, epochs / self.hparams.beta_warmup_epochs)
 
     def on_train_epoch_start(self) -> None:
-        self.first_step = self.global_step
+        self.epoch_steps = 0
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """The optimiser steps of a block: images [B, C, H, W], to be cut by `batch.sizes`."""
@@ -200,6 +195,7 @@ class LitVAE(LightningModule):
             optimizer.zero_grad()
             self.manual_backward(-objective.mean())
             optimizer.step()
+            self.epoch_steps += 1
             if lr_schedule is not None:
                 lr_schedule.step()
 

@@ -50,6 +50,4 @@ class Throughput(Callback):
         )
         self.images_seen += images
         rate = images / (seconds - self.validation_seconds)
-        lit.log_epoch(
-            {"epoch_seconds": seconds, "images_per_second": rate, "images_seen": float(self.images_seen)}
-        )
+        lit.log_epoch({"epoch_seconds": seconds, "images_per_second": rate, "images_seen": float(self.images_seen)})

@@ -26,6 +26,7 @@ def user_facing_errors(*expected: type[Exception]) -> Iterator[None]:
     logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # what --trainer.profiler found
     warnings.simplefilter("ignore")
     warnings.filterwarnings("once", category=PosteriorCollapse)
+    warnings.filterwarnings("always", category=runs.OtherCheckpoint)
     warnings.formatwarning = lambda message, *where: f"warning: {message}\n"
     threading.excepthook = ignore_os_errors_in_threads
     if rank_zero_only.rank:

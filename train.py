@@ -23,10 +23,12 @@ def main() -> None:
     print(f"Run       {cli.trainer.log_dir or 'none: --trainer.fast_dev_run writes nothing'}")
     print(f"Trained   {cli.trained()}, in {minutes} min {seconds} s")
     best = best_elbo(cli.trainer)
+    if stopped := cli.unfinished_epoch():
+        print(f"Stopped   {stopped}")
     if best is not None:
         kind = cli.model.vae.likelihood.log_prob_kind(cli.datamodule.binary)
         print(f"Best      validation ELBO {best:.2f} nats per image, of a {kind}")
-    if cli.trainer.log_dir and runs.last_checkpoint(Path(cli.trainer.log_dir)).exists():
+    if cli.trainer.log_dir and runs.checkpoints_of(Path(cli.trainer.log_dir)):
         test, visualizations = (
             shlex.quote(str(Path(sys.argv[0]).with_name(f"{n}.py"))) for n in ("test", "visualizations")
         )

@@ -61,6 +61,7 @@ def visualize(
 
 
 def fail(error: Exception, *_: Any) -> NoReturn:
+    """Raise that error."""
     raise error
 
 

@@ -50,6 +50,19 @@ def progress(refresh_rate: int = 1) -> ProgressBar:
 class Throughput(Callback):
     """Logs the seconds of each epoch, the training images seen so far, and how many a second outside validation."""
 
+    def __init__(self):
+        self.images_seen: int | None = None
+
+    def state_dict(self) -> dict[str, int | None]:
+        return {"images_seen": self.images_seen}
+
+    def load_state_dict(self, state: dict[str, int | None]) -> None:
+        self.images_seen = state["images_seen"]
+
+    def on_train_start(self, trainer: Trainer, lit: LightningModule) -> None:
+        if self.images_seen is None:  # a new run, or a checkpoint that does not have it
+            self.images_seen = trainer.current_epoch * len(trainer.datamodule.splits["train"])
+
     def on_train_epoch_start(self, trainer: Trainer, lit: LightningModule) -> None:
         self.start, self.validation_seconds = time.perf_counter(), 0.0
 
@@ -64,6 +77,6 @@ class Throughput(Callback):
         images = int(
             trainer.strategy.reduce(torch.tensor(lit.train_bound.num_images, device=lit.device), reduce_op="sum")
         )
+        self.images_seen += images
         rate = images / (seconds - self.validation_seconds)
-        seen = images * (trainer.current_epoch + 1)
-        lit.log_epoch({"epoch_seconds": seconds, "images_per_second": rate, "images_seen": float(seen)})
+        lit.log_epoch({"epoch_seconds": seconds, "images_per_second": rate, "images_seen": float(self.images_seen)})

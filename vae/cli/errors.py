@@ -47,6 +47,7 @@ def user_facing_errors(*expected: type[Exception]) -> Iterator[None]:
         where = f" in process {rank_zero_only.rank}"
     else:
         warnings.filterwarnings("once", category=PosteriorCollapse)
+        warnings.filterwarnings("always", category=runs.OtherCheckpoint)
     try:
         yield
     except runs.Interrupted as stop:

@@ -1,16 +1,17 @@
 """`train.py`: a LightningCLI around LitVAE, the data modules and the Trainer."""
 
-from argparse import SUPPRESS
+from argparse import SUPPRESS, ArgumentError
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
-from traceback import extract_tb
+from traceback import walk_tb
 
+import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import restricted_number_type
 from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar as Progress
-from pytorch_lightning.cli import ArgsType, LightningCLI
+from pytorch_lightning.cli import ArgsType, LightningCLI, SaveConfigCallback
 
 from vae import runs
 from vae.callbacks import (
@@ -24,6 +25,7 @@ from vae.callbacks import (
     TruncateLogOnResume,
     progress,
 )
+from vae.cli.errors import describe_os_error
 from vae.cli.parser import CommandLineParser, TrainerHelp
 from vae.lit_vae import LitVAE
 
@@ -44,6 +46,17 @@ REFUSED = {  # options of the Trainer without effect here, or with a wrong one
     "overfit_batches": "each epoch has an order of its own; to train on fewer images, --trainer.limit_train_batches",
     "use_distributed_sampler": "the data modules shard their images themselves",
 }
+
+
+class SaveSettings(SaveConfigCallback):
+    """Writes config.yaml when training starts: a resume that is refused before has changed nothing."""
+
+    def setup(self, trainer: Trainer, lit: LitVAE, stage: str) -> None:
+        pass
+
+    def on_train_start(self, trainer: Trainer, lit: LitVAE) -> None:
+        path = Path(trainer.log_dir) / self.config_filename  # log_dir: all processes must ask for it
+        runs.write_atomically(path, self.parser.dump(self.config, skip_unset=False).encode())
 
 
 class TrainCLI(LightningCLI):
@@ -69,7 +82,7 @@ class TrainCLI(LightningCLI):
                 "devices": 1,  # more of them are slower for models this small
                 "use_distributed_sampler": False,  # the data modules share their images out themselves
             },
-            save_config_kwargs={"overwrite": True},  # a resumed run writes it again
+            save_config_callback=SaveSettings,
             parser_class=CommandLineParser,
             parser_kwargs={"description": "Train a variational auto-encoder."},
             auto_configure_optimizers=False,
@@ -120,20 +133,37 @@ class TrainCLI(LightningCLI):
         return data.palette()
 
     def parse_arguments(self, parser: CommandLineParser, args: ArgsType) -> None:
-        """Parse; where a run is gone on with, once more with that run's own config.yaml as the base."""
+        """Parse; to resume a run, once more with its own config.yaml as the base."""
         self.parse(parser, args)
         self.run_name = self.config.run_name
         if self.config.ckpt_path:
-            self.ckpt_path = runs.checkpoint_to_resume(self.config.ckpt_path, self.run_name)
-            settings = runs.run_of(self.ckpt_path) / "config.yaml"
-            if not any(settings.samefile(str(named)) for named in self.config.config or ()):
-                runs.check_settings(self.ckpt_path, self.datasets)
-            parser.default_config_files = [str(settings)]
-            self.parse(parser, args)
-        self.config.ckpt_path = self.config.run_name = None  # what is saved can be begun anew
+            self.ckpt_path, self.checkpoint = runs.checkpoint_to_resume(self.config.ckpt_path, self.run_name)
+            self.parse(parser, args, self.settings_to_resume(parser))
+            data, dataset = self.config.data.init_args, self.config.data.class_path.rpartition(".")[2]
+            now = {"dataset": dataset, **data.as_dict()}  # before a model of some other size is built
+            runs.check_hyperparameters(self.checkpoint, self.config.model.as_dict(), now, self.datasets[dataset])
+        self.config.ckpt_path = self.config.run_name = None  # config.yaml can begin a new run
 
-    def parse(self, parser: CommandLineParser, args: ArgsType) -> None:
-        super().parse_arguments(parser, args)
+    def settings_to_resume(self, parser: CommandLineParser) -> Namespace | None:
+        """The checked settings of the run's config.yaml; None if the user names that file, and so trusts it."""
+        run = runs.run_of(self.ckpt_path)
+        settings, path = runs.read_settings(run), run / "config.yaml"
+        self.begun = settings["trainer"]
+        if any(named and path.samefile(str(named)) for named in self.config.config or ()):
+            return None
+        options = {group: parser.get_defaults()[group].keys() for group in ("model", "trainer")}
+        checked = runs.check_settings(settings, self.ckpt_path, options, self.datasets)
+        try:
+            parser.exit_on_error = False
+            return parser.parse_object(checked)
+        except ArgumentError as error:
+            raise runs.RunError(f"{path}: {parser.explain(str(error))}") from error
+        finally:
+            parser.exit_on_error = True
+
+    def parse(self, parser: CommandLineParser, args: ArgsType, base: Namespace | None = None) -> None:
+        parse = parser.parse_object if isinstance(args, dict | Namespace) else parser.parse_args
+        self.config = parse(args, namespace=base)
         name = self.config.data.class_path.rpartition(".")[2]
         if name not in self.datasets:
             parser.error(f"unknown data set {name!r}: choose one of {', '.join(self.datasets)}")
@@ -171,36 +201,46 @@ class TrainCLI(LightningCLI):
             self.parser.error(f"--trainer: {error}")
 
     def fit(self) -> None:
-        """Train. What can be wrong is looked at first, so that then nothing is written."""
+        """Train. What can be wrong is checked first, so that then nothing is written."""
         if self.ckpt_path:
-            runs.check_hyperparameters(self.ckpt_path, self.model, self.datamodule, self.datasets)
-            self.epochs_before = runs.read_checkpoint(self.ckpt_path)["epoch"] + 1
-            begun, now = self.parser.get_defaults().trainer.max_epochs, self.config.trainer.max_epochs
-            if self.model.hparams.lr_schedule == "cosine" and begun != now:
-                raise runs.RunError(
-                    f"A cosine schedule ends with its run, here after {begun} epochs; it cannot go on to {now}."
-                )
+            lit, data = self.model, self.datamodule
+            runs.check_hyperparameters(self.checkpoint, lit.hparams, data.hparams, type(data))
+            runs.check_resumable(self.checkpoint, self.ckpt_path, lit, self.trainer, self.begun)
+            self.epochs_before = self.checkpoint["epoch"] + 1
+            del self.checkpoint  # the Trainer reads it again
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         try:
             self.trainer.fit(self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            if self.ckpt_path and self.trainer.global_step <= runs.read_checkpoint(self.ckpt_path)["global_step"]:
-                raise runs.RunError(
-                    f"The run cannot go on from {self.ckpt_path}: it is damaged, or not this project's ({error})."
-                ) from error
-            if "pytorch_lightning" in extract_tb(error.__traceback__)[-1].filename:  # an option that it cannot take
+        except (OSError, torch.OutOfMemoryError) as error:
+            began = self.trainer.global_step and not self.trainer.fast_dev_run  # else there is nothing to resume
+            advice = f"\n{runs.how_to_resume(Path(self.trainer.logger.log_dir))}" if began else ""
+            reason = describe_os_error(error) if isinstance(error, OSError) else str(error)
+            raise runs.RunError(f"{reason}{advice}") from error
+        except (TypeError, ValueError, RuntimeError) as error:
+            *_, (frame, _) = walk_tb(error.__traceback__)
+            if frame.f_globals["__name__"].startswith("pytorch_lightning."):  # which refuses an option
                 raise runs.RunError(str(error).strip()) from error
             raise
-        except OSError as error:  # a full disk, say; before there is a folder there is nothing to add
-            if not self.trainer.global_step:
-                raise
-            run = Path(self.trainer.logger.log_dir)
-            raise runs.RunError(f"{error}\n{runs.how_to_resume(run)}") from error
 
     def trained(self) -> str:
-        """What `fit` has trained, in words; an epoch counts when it has had all its steps."""
-        epochs = self.trainer.current_epoch
-        epochs -= not self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch  # ended within an epoch
+        """What `fit` has trained, in words; an epoch counts once it is whole."""
+        epochs = self.trainer.current_epoch - (self.unfinished_epoch() is not None)
         new = epochs - self.epochs_before
+        if not new and self.epochs_before:
+            return f"nothing: the run has its {epochs} epochs; --trainer.max_epochs {2 * epochs} goes further"
         return f"{new} epoch{'s' * (new != 1)}" + (f", {epochs} in all" if self.epochs_before else "")
+
+    def unfinished_epoch(self) -> str | None:
+        """Where training ended within an epoch, in words; None if it did not."""
+        trainer, steps = self.trainer, self.model.epoch_steps
+        if not steps or self.model.is_whole_epoch:
+            return None
+        option = "max_time" if self.config.trainer.max_time else "a callback"
+        if 0 <= trainer.max_steps <= trainer.global_step:
+            option = "max_steps"
+        kept, epoch = trainer.current_epoch - 1, trainer.current_epoch
+        saved = f"last.ckpt holds {kept} whole epoch{'s' if kept > 1 else ''}"
+        if not runs.last_checkpoint(Path(trainer.logger.log_dir)).exists():
+            saved = "there is no checkpoint"
+        return f"by {option} in epoch {epoch} after {steps} of {self.model.steps_per_epoch} steps; {saved}"

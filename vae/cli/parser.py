@@ -16,6 +16,10 @@ from vae.cli.messages import explain
 class HelpFormatter(DefaultHelpFormatter):
     """Shows the choices of an option and its default, rather than names of types."""
 
+    def add_argument(self, action: Action) -> None:
+        if not getattr(action, "is_hidden", False):
+            super().add_argument(action)
+
     def _get_default_metavar_for_optional(self, action: Action) -> str:
         return "VALUE"
 

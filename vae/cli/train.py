@@ -1,6 +1,6 @@
 """`train.py`: a LightningCLI around LitVAE, the data modules and the Trainer."""
 
-from argparse import SUPPRESS, ArgumentError
+from argparse import ArgumentError
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
@@ -121,7 +121,7 @@ class TrainCLI(LightningCLI):
         parser.link_arguments("data", "model.palette", self.palette, apply_on="instantiate")
         for action in parser._actions + parser._links_group._group_actions:
             if action.dest.startswith("trainer") or action in parser._links_group._group_actions:
-                action.help = SUPPRESS
+                action.is_hidden = True  # help=SUPPRESS would leave it out of config.yaml as well
         parser.add_argument("--trainer.help", action=TrainerHelp, help="List the options of Lightning's Trainer.")
 
     def palette(self, data: LightningDataModule) -> tuple[tuple[int, ...], ...] | None:
@@ -234,7 +234,7 @@ class TrainCLI(LightningCLI):
     def unfinished_epoch(self) -> str | None:
         """Where training ended within an epoch, in words; None if it did not."""
         trainer, steps = self.trainer, self.model.epoch_steps
-        if not steps or self.model.is_whole_epoch:
+        if not steps or self.model.is_whole_epoch or trainer.fast_dev_run:
             return None
         option = "max_time" if self.config.trainer.max_time else "a callback"
         if 0 <= trainer.max_steps <= trainer.global_step:

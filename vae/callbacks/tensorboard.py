@@ -1,6 +1,8 @@
 """TensorBoard: the run's logger, the images and histograms of a training, and a log that stays exact over a resume."""
 
 from collections.abc import Mapping
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +175,9 @@ class TensorBoardImages(Callback):
         means = pad(means, (0, max(0, 3 - means.shape[1])))  # the projector shows nothing of fewer dimensions
         names = None if labels is None else [data.classes[label] for label in labels.tolist()]
         side = min(MAX_PIXELS, *images.shape[-2:])
-        writer.add_embedding(means, names, resize(images, side, antialias=True), trainer.global_step, "posterior_means")
+        sprites = resize(images, side, antialias=True)
+        with redirect_stdout(StringIO()):  # it warns where a resumed run writes them again
+            writer.add_embedding(means, names, sprites, trainer.global_step, "posterior_means")
         best = best_elbo(trainer)
         if best is not None:
             writer.add_scalar("best_val_elbo", best, trainer.global_step)

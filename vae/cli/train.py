@@ -220,16 +220,18 @@ class TrainCLI(LightningCLI):
         except (TypeError, ValueError, RuntimeError) as error:
             *_, (frame, _) = walk_tb(error.__traceback__)
             if frame.f_globals["__name__"].startswith("pytorch_lightning."):  # which refuses an option
-                raise runs.RunError(str(error).strip()) from error
+                raise runs.RunError(str(error).strip() or repr(error)) from error
             raise
 
-    def trained(self) -> str:
+    def trained(self, seconds: float) -> str:
         """What `fit` has trained, in words; an epoch counts once it is whole."""
         epochs = self.trainer.current_epoch - (self.unfinished_epoch() is not None)
         new = epochs - self.epochs_before
         if not new and self.epochs_before:
             return f"nothing: the run has its {epochs} epochs; --trainer.max_epochs {2 * epochs} goes further"
-        return f"{new} epoch{'s' * (new != 1)}" + (f", {epochs} in all" if self.epochs_before else "")
+        minutes, seconds = divmod(round(seconds), 60)
+        of_all = f", {epochs} in all," if self.epochs_before else ""
+        return f"{new} epoch{'s' * (new != 1)}{of_all} in {minutes} min {seconds} s"
 
     def unfinished_epoch(self) -> str | None:
         """Where training ended within an epoch, in words; None if it did not."""

@@ -73,7 +73,8 @@ class TrainerHelp(_HelpAction):
     """`--trainer.help`: prints the Trainer's options, which `--help` leaves out."""
 
     def __call__(self, parser: CommandLineParser, *_: Any) -> NoReturn:
-        options = CommandLineParser(description="Options of Lightning's Trainer.")
+        blocks = "Options that count training batches count blocks of --data.steps_per_block steps."
+        options = CommandLineParser(description=f"Options of Lightning's Trainer. {blocks}")
         options.add_class_arguments(Trainer, "trainer", fail_untyped=False, skip={*parser.refused})
         options.print_help()
         sys.exit()

@@ -56,7 +56,7 @@ class SaveSettings(SaveConfigCallback):
 
     def on_train_start(self, trainer: Trainer, lit: LitVAE) -> None:
         path = Path(trainer.log_dir) / self.config_filename  # log_dir: all processes must ask for it
-        runs.write_atomically(path, self.parser.dump(self.config, skip_unset=False).encode())
+        runs.write_atomically(path, self.parser.dump(self.config, skip_unset=False, skip_validation=True).encode())
 
 
 class TrainCLI(LightningCLI):
@@ -213,7 +213,10 @@ class TrainCLI(LightningCLI):
         try:
             self.trainer.fit(self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True)
         except (OSError, torch.OutOfMemoryError) as error:
-            began = self.trainer.global_step and not self.trainer.fast_dev_run  # else there is nothing to resume
+            first, tried = self.trainer.is_global_zero, self.trainer.fast_dev_run
+            began = (
+                self.trainer.global_step and first and not tried
+            )  # else there is nothing to resume, or no folder known
             advice = f"\n{runs.how_to_resume(Path(self.trainer.logger.log_dir))}" if began else ""
             reason = describe_os_error(error) if isinstance(error, OSError) else str(error)
             raise runs.RunError(f"{reason}{advice}") from error

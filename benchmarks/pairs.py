@@ -1,4 +1,4 @@
-"""What the benchmarks share: things that are run in turn in one sitting, and the ratios between them."""
+"""What the benchmarks share: programs that run in turn in one sitting, and the ratios between them."""
 
 import json
 import os
@@ -23,16 +23,16 @@ def seconds(function: Callable) -> float:
     return time.perf_counter() - start
 
 
-def report(name: str, ratios: list[float]) -> None:
-    """One line of the table, and one entry of results.json: the median of the pairs, and their range."""
+def report(name: str, ratios: list[float], path: Path = RESULTS) -> None:
+    """One line of the table, and one entry of the file of results: the median of the pairs, and their range."""
     print(f"{name:<84} {median(ratios):7.3f}   ({min(ratios):.3f} to {max(ratios):.3f})", flush=True)
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    results[name] = {"median": median(ratios), "least": min(ratios), "most": max(ratios), "pairs": len(ratios)}
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results[name] = {"median": median(ratios), "min": min(ratios), "max": max(ratios), "pairs": len(ratios)}
+    path.write_text(json.dumps(results, indent=2) + "\n")
 
 
 class Turns(Callback):
-    """Makes each epoch of a training wait for its turn, and tells how long it took, without its validation."""
+    """Makes each epoch of a training wait for its turn, and reports its seconds, without validation."""
 
     def __init__(self):
         self.start = None
@@ -64,7 +64,7 @@ class FirstStep(Callback):
 
 
 class Training:
-    """A process that trains and takes an epoch's turn when asked, on a screen that nobody looks at."""
+    """A process that trains one epoch when it is asked to; its output is discarded."""
 
     def __init__(self, command: list[str], folder: Path):
         turn, self.turn = os.pipe()

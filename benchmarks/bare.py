@@ -1,4 +1,4 @@
-"""The baseline: the same training as a plain PyTorch loop, written for this one model, and its matrix products alone."""
+"""The baseline: the same training as a plain PyTorch loop for this one model, and its matrix products alone."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ DIMS = (784, 500, 20)
 
 
 class Bare:
-    """784-500-20 and fused Adam, for MNIST's training images, uint8 [N, 784], on their device, binarised dynamically."""
+    """784-500-20 and fused Adam, for MNIST's training images, uint8 [N, 784] on their device, binarised dynamically."""
 
     def __init__(self, images: Tensor):
         pixels, hidden, latents = DIMS

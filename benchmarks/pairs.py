@@ -38,7 +38,7 @@ class Turns(Callback):
         self.start = None
 
     def on_train_epoch_start(self, *_: Any) -> None:
-        self.log_epoch()
+        self.report_seconds()
         os.read(int(os.environ["TURN"]), 1)
         self.start, self.elsewhere = time.perf_counter(), 0.0
 
@@ -49,11 +49,11 @@ class Turns(Callback):
         self.elsewhere += time.perf_counter() - self.validation
 
     def on_train_end(self, *_: Any) -> None:
-        self.log_epoch()
+        self.report_seconds()
 
-    def log_epoch(self) -> None:
-        told = 0.0 if self.start is None else time.perf_counter() - self.start - self.elsewhere
-        os.write(int(os.environ["TOLD"]), f"{told}\n".encode())
+    def report_seconds(self) -> None:
+        elapsed = 0.0 if self.start is None else time.perf_counter() - self.start - self.elsewhere
+        os.write(int(os.environ["ELAPSED"]), f"{elapsed}\n".encode())
 
 
 class FirstStep(Callback):
@@ -68,19 +68,23 @@ class Training:
 
     def __init__(self, command: list[str], folder: Path):
         turn, self.turn = os.pipe()
-        told, self.write_end = os.pipe()
-        env = os.environ | {"TURN": str(turn), "TOLD": str(self.write_end), "PYTHONPATH": str(PROJECT / "benchmarks")}
+        elapsed, self.write_end = os.pipe()
+        env = os.environ | {
+            "TURN": str(turn),
+            "ELAPSED": str(self.write_end),
+            "PYTHONPATH": str(PROJECT / "benchmarks"),
+        }
         self.process = subprocess.Popen(
             [sys.executable, *command], cwd=folder, env=env, pass_fds=(turn, self.write_end), stdout=subprocess.DEVNULL
         )
         os.close(self.write_end)
-        self.told = os.fdopen(told)
-        self.told.readline()  # it is ready for the first epoch
+        self.elapsed = os.fdopen(elapsed)
+        self.elapsed.readline()  # it is ready for the first epoch
 
     def epoch(self) -> float:
         """The seconds of one epoch."""
         os.write(self.turn, b"\n")
-        return float(self.told.readline())
+        return float(self.elapsed.readline())
 
     def end(self) -> None:
         """Stop it."""

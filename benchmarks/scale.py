@@ -10,7 +10,7 @@ from pytorch_lightning import Callback, Trainer
 sys.path.insert(0, str(PROJECT))
 
 from datamodules import ImageDataModule, ImageDataset  # noqa: E402
-from datamodules.images import room  # noqa: E402
+from datamodules.memory import allocate_images  # noqa: E402
 from vae import LitVAE  # noqa: E402
 from vae.callbacks import Throughput  # noqa: E402
 
@@ -28,7 +28,7 @@ class MadeUp(ImageDataModule):
         self.num_images = num_images
 
     def load(self) -> dict[str, ImageDataset]:
-        images = room((self.num_images, *self.image_shape), Path())
+        images = allocate_images((self.num_images, *self.image_shape), Path())
         for some in images.split(10_000):
             some.random_(256)
         return {"train": ImageDataset(images), "val": ImageDataset(images[:0]), "test": ImageDataset(images[:0])}

@@ -2,6 +2,7 @@
 
 import json
 import resource
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -167,7 +168,8 @@ def test_processes_share_the_images_of_each_step(num_images, world_size):
         sampler = BlockSampler(num_images, 50, 3, seed=0, rank=rank, world_size=world_size)
         blocks = [*sampler]
         assert len(sampler) == len(blocks)
-        assert sum(map(len, blocks)) == len(shards[0])
+        assert sum(map(len, blocks)) == len(shards[0]) == sampler.num_steps(len(blocks)) == sampler.num_steps(inf)
+        assert sampler.num_steps(1) == len(blocks[0])
 
 
 def test_too_few_images_for_so_many_devices():

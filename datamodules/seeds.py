@@ -6,5 +6,5 @@ SHUFFLING, BINARIZATION = 101, 102  # the first integer of each stream, unlike t
 
 
 def derive_seed(*integers: int) -> int:
-    """A 64-bit seed that is a function of non-negative integers, by NumPy's `SeedSequence`, whose output NumPy guarantees."""
+    """A 64-bit seed, a function of non-negative integers: NumPy's `SeedSequence`, which NumPy keeps as it is."""
     return int(SeedSequence(integers).generate_state(1, "uint64")[0])

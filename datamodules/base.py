@@ -147,7 +147,7 @@ class BlockSampler(Sampler[list[Tensor]]):
         return ceil(self.steps / self.steps_per_block)
 
     def num_steps(self, num_blocks: float) -> int:
-        """The batches in the first blocks: the optimiser steps of an epoch that ends after them."""
+        """The optimiser steps in the first blocks of an epoch; its last block may be short."""
         return int(min(self.steps, num_blocks * self.steps_per_block))
 
 

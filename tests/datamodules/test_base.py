@@ -299,12 +299,12 @@ def test_labels_of_all_splits():
 
 
 class Large(ImageDataModule):
-    """61 MB of images."""
+    """123 MB of images."""
 
     image_shape = (1, 32, 32)
 
     def load(self):
-        images = torch.randint(4, (60_000, 1, 32, 32), dtype=torch.uint8)
+        images = torch.randint(4, (120_000, 1, 32, 32), dtype=torch.uint8)
         return {"train": ImageDataset(images), "val": ImageDataset(images[:9]), "test": ImageDataset(images[:9])}
 
 
@@ -322,7 +322,7 @@ def test_nothing_copies_the_data_set(context):
     queue = context.SimpleQueue()
     process = context.Process(target=megabytes_used, args=(queue,))
     process.start()
-    assert queue.get() < 40
+    assert queue.get() < 100  # a single copy takes more
     process.join()
 
 

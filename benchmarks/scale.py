@@ -1,4 +1,4 @@
-"""What a image costs in training, among ten thousand, a hundred thousand and a million made-up ones."""
+"""What an image costs in training, among ten thousand, a hundred thousand and a million made-up ones."""
 
 import sys
 from pathlib import Path
@@ -60,7 +60,9 @@ def main() -> None:
 
     rate(10_000)
     for number in (100_000, 1_000_000):
-        report(f"scale: cost of a image among {number:,} / 10,000", [rate(10_000) / rate(number) for _ in range(PAIRS)])
+        report(
+            f"scale: cost of an image among {number:,} / 10,000", [rate(10_000) / rate(number) for _ in range(PAIRS)]
+        )
 
 
 if __name__ == "__main__":

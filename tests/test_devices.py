@@ -10,9 +10,6 @@ import pytest
 import torch
 from conftest import PROJECT
 
-from datamodules import Digits
-from datamodules.base import BlockSampler, DataError, shard_batches
-
 TEST = """
 import json, sys, torch
 from datamodules import ImageDataModule, ImageDataset
@@ -100,34 +97,6 @@ def python(tmp_path, monkeypatch):
         return done.stdout
 
     return run
-
-
-@pytest.mark.parametrize("num_images", [3, 99, 100, 201, 202, 203, 1_257])
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_pictures_are_shared_out_once(num_images, world_size):
-    shares = [shard_batches(torch.arange(num_images), 50, rank, world_size) for rank in range(world_size)]
-    assert sorted(torch.cat([torch.cat(batches) for batches in shares]).tolist()) == [*range(num_images)]
-    for batches in zip(*shares, strict=True):  # as many steps for each, or one would wait for ever
-        sizes = [len(batch) for batch in batches]
-        assert 0 < max(sizes) - 1 <= min(sizes) <= 51 or sizes[0] == 1
-    blocks = BlockSampler(num_images, 50, 3, seed=0, rank=world_size - 1, world_size=world_size)
-    steps = [batch for block in blocks for batch in block]
-    assert len(blocks) == len([*blocks]) == -(-len(steps) // 3)
-    assert [len(batch) for batch in steps] == [len(batch) for batch in shares[-1]]
-    assert [blocks.num_steps(n) for n in (1, len(blocks))] == [min(3, len(steps)), len(steps)]
-    if world_size == 1:
-        assert [len(batch) for batch in shares[0]] == [len(part) for part in torch.arange(num_images).split(50)]
-
-
-def test_too_few_pictures_for_so_many_devices():
-    class Several:
-        global_rank, world_size = 0, 400
-
-    data = Digits()
-    data.trainer = Several()
-    data.setup()
-    with pytest.raises(DataError, match="300 images are too few for 400 devices: use fewer"):
-        data.test_dataloader()
 
 
 def test_a_test_finds_the_same_with_one_two_and_three_processes(python, tmp_path):

@@ -9,8 +9,9 @@ from pytorch_lightning import Callback, Trainer
 
 sys.path.insert(0, str(PROJECT))
 
-from datamodules import ImageDataModule, ImageDataset  # noqa: E402
 from datamodules.images import room  # noqa: E402
+
+from datamodules import ImageDataModule, ImageDataset  # noqa: E402
 from vae import LitVAE  # noqa: E402
 from vae.callbacks import Throughput  # noqa: E402
 

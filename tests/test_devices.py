@@ -2,16 +2,17 @@
 
 import json
 import os
-import subprocess
-import sys
+import socket
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROJECT
+from processes import PROJECT, Forked, Fresh
 
 from datamodules import Digits
 from datamodules.base import DataError, ShuffledBatches, shard_batches
+
+pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
 TEST = """
 import json, sys, torch
@@ -44,19 +45,34 @@ class Seen(Callback):
 """
 
 
-@pytest.fixture
-def python(tmp_path, monkeypatch):
-    """Runs a program that may start others of its kind."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PROJECT), str(tmp_path)]))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+@pytest.fixture(params=["forked", pytest.param("fresh", marks=pytest.mark.slow)])
+def launch(request, tmp_path, tmp_path_factory):
+    """Runs a program on several devices: forked as `torchrun` starts it, or among the slow tests by Lightning."""
 
-    def run(*args):
-        command = [sys.executable, *map(str, args)]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    def launch(script, *args, devices):
+        if request.param == "fresh" or devices == 1:
+            kind = Fresh if request.param == "fresh" else Forked
+            ranks = [kind(tmp_path_factory.mktemp("streams"), script, *args, PYTHONPATH=path)]
+        else:
+            environ = {"WORLD_SIZE": str(devices), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+            environ |= {"TORCHELASTIC_RUN_ID": "a test", "PYTHONPATH": path}
+            ranks = [
+                Forked(
+                    tmp_path_factory.mktemp("streams"), script, *args, **environ, RANK=str(rank), LOCAL_RANK=str(rank)
+                )
+                for rank in range(devices)
+            ]
+        outcomes = [rank.result(timeout=200) for rank in ranks]
+        assert [outcome.status for outcome in outcomes] == [0] * len(ranks), "".join(o.err for o in outcomes)
+        return "".join(outcome.out for outcome in outcomes)
 
-    return run
+    path = os.pathsep.join([str(PROJECT), str(tmp_path)])
+    return launch
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
 @pytest.mark.parametrize("num_images", [3, 99, 100, 201, 202, 203, 1_257])
@@ -84,28 +100,21 @@ def test_too_few_pictures_for_so_many_devices():
         data.test_dataloader()
 
 
-def test_a_test_finds_the_same_with_one_two_and_three_processes(python, tmp_path):
+def test_a_test_finds_the_same_with_one_two_and_three_processes(launch, tmp_path):
     (tmp_path / "made_up.py").write_text(TEST)
-    one, two, three = (json.loads(python("made_up.py", devices).splitlines()[-1]) for devices in (1, 2, 3))
+    one, two, three = (
+        json.loads(launch(tmp_path / "made_up.py", devices, devices=devices).splitlines()[-1]) for devices in (1, 2, 3)
+    )
     assert one["test/num_images"] == 2_001
     for several in (two, three):
         assert several == pytest.approx(one, rel=0, abs=1e-6)
 
 
-def test_two_processes_train_on_each_picture_once_and_one_writes(python, tmp_path):
+def test_two_processes_train_on_each_picture_once_and_one_writes(launch, tmp_path):
     (tmp_path / "seen.py").write_text(SEEN)
-    options = [
-        "--data",
-        "Digits",
-        "--data.batch_size",
-        "64",
-        "--trainer.max_epochs",
-        "2",
-        "--trainer.accelerator",
-        "cpu",
-    ]
-    options += ["--model.hidden_dims", "16", "--trainer.devices", "2", "--trainer.callbacks+", "seen.Seen"]
-    out = python(PROJECT / "train.py", *options)
+    options = ["--data", "Digits", "--data.batch_size", 64, "--trainer.max_epochs", 2, "--trainer.accelerator", "cpu"]
+    options += ["--model.hidden_dims", 16, "--trainer.devices", 2, "--trainer.callbacks+", "seen.Seen"]
+    out = launch("train.py", *options, devices=2)
     assert out.count("Trained   2 epochs") == 1
     for epoch in range(2):
         seen = [(tmp_path / f"seen_{epoch}_{rank}").read_text().split() for rank in range(2)]
@@ -116,7 +125,8 @@ def test_two_processes_train_on_each_picture_once_and_one_writes(python, tmp_pat
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     found = {}
     for devices in (1, 2):
-        assert python(PROJECT / "test.py", "--devices", devices, "--accelerator", "cpu").count("Written to") == 1
+        out = launch("test.py", "--devices", devices, "--accelerator", "cpu", devices=devices)
+        assert out.count("Written to") == 1
         found[devices] = json.loads((run / "test_metrics.json").read_text())
     for name, value in found[1].items():
         same = pytest.approx(value, rel=0, abs=1e-6) if isinstance(value, float | list | dict) else value

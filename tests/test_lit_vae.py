@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from pathlib import Path
 from shutil import which
 
 import numpy as np
@@ -11,7 +12,7 @@ from helpers import QUIET, bounds_of, evaluate, fit
 from pytorch_lightning import Callback, Trainer
 
 from datamodules import MNIST, Batch, Digits
-from vae import LitVAE, runs
+from vae import LitVAE
 from vae.likelihoods import LIKELIHOODS
 from vae.lit_vae import OBJECTIVES, OPTIMIZERS, PosteriorCollapse
 from vae.networks import NETWORKS
@@ -95,11 +96,11 @@ def step(monkeypatch):
         lit._trainer = Trainer(logger=False, **QUIET)
         lit.trainer.fit_loop.epoch_loop._batches_that_stepped = 0
         monkeypatch.setattr(Trainer, "num_training_batches", 24)
-        rasterize, randn = [], torch.randn
+        drawn, randn = [], torch.randn
         with monkeypatch.context() as patched:
-            patched.setattr(torch, "randn", lambda *a, **k: rasterize.append(randn(*a, **k)) or rasterize[-1])
+            patched.setattr(torch, "randn", lambda *a, **k: drawn.append(randn(*a, **k)) or drawn[-1])
             loss = lit.training_step(batch, batch_idx)
-        return loss, lit, batch.images, rasterize[-1]
+        return loss, lit, batch.images, drawn[-1]
 
     return run
 
@@ -212,7 +213,7 @@ def test_a_resumed_run_ends_with_the_same_weights(tiny_mnist, data):
     whole, _ = fit(data(batch_size=15, **small), epochs=4, **options)
     fit(data(batch_size=15, **small), epochs=4, callbacks=[StopAfterTwo()], **options)
     torch.rand(5)  # the state of the global generator does not matter
-    last = max(runs.Path("checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    last = max(Path("checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
     assert torch.load(last, weights_only=True)["epoch"] == 1
     resumed, _ = fit(data(batch_size=15, **small), epochs=4, ckpt_path=last, **options)
     for name, weights in whole.state_dict().items():
@@ -266,6 +267,7 @@ def test_a_wrong_option_is_answered_with_the_right_ones(options, message):
         LitVAE(image_shape=(1, 8, 8), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not which(os.environ.get("CXX", "g++")), reason="there is no C++ compiler")
 def test_a_compiled_bound_is_the_bound():
     batch = Batch(torch.rand(4, 1, 8, 8), None, torch.arange(4))

@@ -50,7 +50,7 @@ def refuse(fork):
             assert outcome.status == 1, (name, outcome)
             assert outcome.err.count("error: ") == 1, outcome.err
             assert "Traceback" not in outcome.err
-            assert outcome.memory < 300_000
+            assert outcome.memory < 200_000
             messages.append(outcome.err)
         assert not Path("it_ran").exists()
         after = content_of("lightning_logs")

@@ -6,11 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
-import torch
 from processes import PROJECT, Forked, Fresh
-
-from datamodules import Digits
-from datamodules.base import DataError, ShuffledBatches, shard_batches
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
@@ -57,10 +53,8 @@ def launch(request, tmp_path, tmp_path_factory):
             environ = {"WORLD_SIZE": str(devices), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
             environ |= {"TORCHELASTIC_RUN_ID": "a test", "PYTHONPATH": path}
             ranks = [
-                Forked(
-                    tmp_path_factory.mktemp("streams"), script, *args, **environ, RANK=str(rank), LOCAL_RANK=str(rank)
-                )
-                for rank in range(devices)
+                Forked(tmp_path_factory.mktemp("streams"), script, *args, **environ, RANK=rank, LOCAL_RANK=rank)
+                for rank in map(str, range(devices))
             ]
         outcomes = [rank.result(timeout=200) for rank in ranks]
         assert [outcome.status for outcome in outcomes] == [0] * len(ranks), "".join(o.err for o in outcomes)
@@ -73,31 +67,6 @@ def launch(request, tmp_path, tmp_path_factory):
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
-
-
-@pytest.mark.parametrize("num_images", [3, 99, 100, 201, 202, 203, 1_257])
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_pictures_are_shared_out_once(num_images, world_size):
-    shares = [shard_batches(torch.arange(num_images), 50, rank, world_size) for rank in range(world_size)]
-    assert sorted(torch.cat([torch.cat(batches) for batches in shares]).tolist()) == [*range(num_images)]
-    for batches in zip(*shares, strict=True):  # as many steps for each, or one would wait for ever
-        sizes = [len(batch) for batch in batches]
-        assert 0 < max(sizes) - 1 <= min(sizes) <= 51 or sizes[0] == 1
-    batches = ShuffledBatches(num_images, 50, seed=0, rank=world_size - 1, world_size=world_size)
-    assert len(batches) == len([*batches]) == len(shares[-1])
-    if world_size == 1:
-        assert [len(batch) for batch in shares[0]] == [len(part) for part in torch.arange(num_images).split(50)]
-
-
-def test_too_few_pictures_for_so_many_devices():
-    class Several:
-        global_rank, world_size = 0, 400
-
-    data = Digits()
-    data.trainer = Several()
-    data.setup()
-    with pytest.raises(DataError, match="300 images are too few for 400 devices: use fewer"):
-        data.test_dataloader()
 
 
 def test_a_test_finds_the_same_with_one_two_and_three_processes(launch, tmp_path):

@@ -1,6 +1,7 @@
 """Checkpoints: which epochs they are of, and that a failure leaves those that were there."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -32,12 +33,12 @@ def test_best_is_the_highest_bound_and_last_the_last_epoch():
         for name in ("best", "last")
     }
     assert epochs == {"best": 2, "last": 4}
-    assert runs.find_checkpoint() == runs.Path("lightning_logs/wreck/checkpoints/best.ckpt")
+    assert runs.find_checkpoint() == Path("lightning_logs/wreck/checkpoints/best.ckpt")
 
 
 def test_without_validation_there_is_the_last_epoch(tiny_mnist):
     fit(MNIST(val_size=0), logger=RunLogger(), callbacks=[BestCheckpoint()])
-    assert runs.find_checkpoint() == runs.Path("lightning_logs/version_0/checkpoints/last.ckpt")
+    assert runs.find_checkpoint() == Path("lightning_logs/version_0/checkpoints/last.ckpt")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkpoint(script, tmp_path):

@@ -30,6 +30,7 @@ from vae.seeds import derive_seed, derive_seeds
 
 EVALUATION_SEED = 1312_6114
 TRAINING_NOISE = 2  # the stream of `derive_seed`; the data modules have others
+MAX_SAMPLES = 1_000  # of an image in a step: memory grows with them
 NEVER = 2**62  # a step that is not reached
 DECOUPLED_DECAY = ("AdamW", "Adafactor")
 
@@ -52,8 +53,8 @@ COLLAPSE = (
 
 
 NOT_FINITE = (
-    "The loss is not finite in epoch {epoch}, from step {step} on. The checkpoints are those of the epochs before.\n"
-    "Try a smaller --model.learning_rate, --model.gradient_clip_val 1, or another --model.likelihood."
+    "The loss is not finite in epoch {epoch}, from step {step} on. {kept}\n"
+    "Try a smaller --model.learning_rate, --model.gradient_clip_val 1, or another --model.likelihood, in a new run."
 )
 
 
@@ -113,6 +114,8 @@ class LitVAE(LightningModule):
         super().__init__()
         if num_samples < 1:
             raise ValueError(f"num_samples: expected a whole number of at least 1, got {num_samples}")
+        if num_samples > MAX_SAMPLES:
+            raise ValueError(f"num_samples: expected at most {MAX_SAMPLES:,}, got {num_samples}")
         for name, value in (("learning_rate", learning_rate), ("gradient_clip_val", gradient_clip_val)):
             if value is not None and not value > 0:
                 raise ValueError(f"{name}: expected a number above 0, got {value}")
@@ -138,6 +141,7 @@ class LitVAE(LightningModule):
             bounds = (torch.compile(bound, mode=mode) for bound in bounds)
         self.elbo, self.importance_bound = bounds
         self.automatic_optimization = False  # a Trainer batch is a block of optimiser steps
+        self.epoch_steps = 0  # optimiser steps of the current epoch so far
         self.starts_at_mean = init_output_bias  # until the first fit, or a checkpoint, sets the bias
         if init_output_bias and not isinstance(self.vae.likelihood, MeanLikelihood):
             raise ValueError("init_output_bias: this likelihood has no mean that the bias could start at")
@@ -169,6 +173,11 @@ class LitVAE(LightningModule):
         return self.trainer.train_dataloader.batch_sampler.num_steps(self.trainer.num_training_batches)
 
     @property
+    def is_whole_epoch(self) -> bool:
+        """Whether the current epoch has had all its steps."""
+        return self.epoch_steps == self.steps_per_epoch
+
+    @property
     def num_training_steps(self) -> int:
         """The optimiser steps of the whole training."""
         steps = self.steps_per_epoch * self.trainer.max_epochs if self.trainer.max_epochs >= 0 else inf
@@ -182,6 +191,9 @@ class LitVAE(LightningModule):
         epochs = self.global_step / self.steps_per_epoch
         return self.hparams.beta * min(1.0, epochs / self.hparams.beta_warmup_epochs)
 
+    def on_train_epoch_start(self) -> None:
+        self.epoch_steps = 0
+
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """The optimiser steps of a block: images [B, C, H, W], to be cut by `batch.sizes`."""
         optimizer, lr_schedule = self.optimizers(), self.lr_schedulers()
@@ -194,6 +206,7 @@ class LitVAE(LightningModule):
             optimizer.zero_grad()
             self.manual_backward(-objective.mean())
             optimizer.step()
+            self.epoch_steps += 1
             if lr_schedule is not None:
                 lr_schedule.step()
 
@@ -289,7 +302,8 @@ class LitVAE(LightningModule):
         step = torch.tensor(NEVER if step is None else step, device=self.device)  # one type on all processes
         first = self.all_gather(step).min().item()
         if first < NEVER:
-            raise NotFinite(NOT_FINITE.format(epoch=self.current_epoch + 1, step=first + 1))
+            kept = "The checkpoints hold the epochs before." if self.current_epoch else "No checkpoint was written."
+            raise NotFinite(NOT_FINITE.format(epoch=self.current_epoch + 1, step=first + 1, kept=kept))
 
     def on_validation_epoch_end(self) -> None:
         self.log_all("val", self.val_bound)

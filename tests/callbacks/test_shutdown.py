@@ -23,7 +23,7 @@ def test_a_signal_stops_after_the_step_and_tells_how_to_go_on(tmp_path, signum, 
     assert run.returncode == status
     name = signal.Signals(signum).name
     path = "lightning_logs/version_0/checkpoints/last.ckpt"
-    pattern = rf"{name} stopped the run in epoch \d+, step \d+\.\nGo on with it: python3 train\.py --ckpt_path {path}\n"
+    pattern = rf"{name} stopped the run in epoch \d+, step \d+\.\nResume it: python3 train\.py --ckpt_path {path}\n"
     assert re.fullmatch(pattern, told)
     assert torch.load(last, weights_only=True)["global_step"] % 12 == 0  # a whole epoch's
 
@@ -38,7 +38,7 @@ def test_a_signal_before_the_first_checkpoint(tmp_path):
         run.send_signal(signal.SIGTERM)
         told = run.communicate(timeout=60)[1]
     assert run.returncode == 143
-    assert "before its first checkpoint: there is nothing to go on with" in told
+    assert "There is no checkpoint to resume from: no epoch was complete." in told
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from datamodules import DATASETS, DataError
 from vae.cli import evaluation_trainer, run_command, user_facing_errors
-from vae.figures import FIGURES, NotApplicable, render
+from vae.figures import FIGURES, NotApplicable, compares_runs, render
 from vae.runs import figure_inputs, find_checkpoint, load_run, write_atomically
 
 
@@ -33,21 +33,23 @@ def visualize(
     lit, data = load_run(ckpt_path, DATASETS, data_dir)
     vae = lit.vae.to(evaluation_trainer(accelerator=accelerator, devices=1).strategy.root_device)
     print(f"Drawing from {ckpt_path}")
-    parts = figure_inputs(ckpt_path, vae, data, split, runs)
-    parts |= {name: lambda value=value: value for name, value in options.items()}
+    inputs = figure_inputs(ckpt_path, vae, data, split, runs, DATASETS)
+    inputs |= {name: lambda value=value: value for name, value in options.items()}
     Path(output_dir).mkdir(parents=True, exist_ok=True)
-    rasterize = 0
+    written = 0
     for name in figures or FIGURES:
         try:
-            kind, content = render(name, parts)
+            kind, content = render(name, inputs)
         except NotApplicable as reason:
-            print(f"Not rasterize: {reason}", file=sys.stderr)
+            print(f"Not drawn: {reason}", file=sys.stderr)
             continue
-        path = Path(output_dir) / f"{data.name}_{name}_latent_variables={vae.latent_dim}.{kind}"
+        stem = name if compares_runs(name) else f"{data.name}_{name}_latent_variables={vae.latent_dim}"
+        path = Path(output_dir) / f"{stem}.{kind}"
+        replaced = "  (replaced; --output_dir keeps another run's figures apart)" if path.exists() else ""
         write_atomically(path, content)
-        print(path)
-        rasterize += 1
-    if not rasterize:
+        print(f"{path}{replaced}")
+        written += 1
+    if not written:
         sys.exit("error: none of the figures applies to this model")
 
 

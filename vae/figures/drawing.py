@@ -32,6 +32,7 @@ STYLE = {
     "savefig.bbox": None,
     "font.size": 12,
     "axes.titlesize": 13,
+    "figure.titlesize": 13,
     "axes.prop_cycle": cycler(color=COLOURS),
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -115,7 +116,9 @@ def latent_name(dimension: int) -> str:
 
 def add_caption(chart: Figure, source: Mapping[str, str]) -> None:
     """One small line at the bottom that says what the figure is of. A layout engine makes room for it."""
-    parts = [shorten(f"epoch {text}" if part == "epoch" else text, MAX_CAPTION_PART) for part, text in source.items()]
+    named = ("run", "epoch", "split")  # the other parts explain themselves
+    texts = [f"{part} {text}" if part in named else text for part, text in source.items()]
+    parts = [shorten(text, MAX_CAPTION_PART) for text in texts]
     place = {} if chart.get_layout_engine() else {"y": 8 / chart.bbox.height}
     chart.supxlabel("  ·  ".join(parts), fontsize=8, color="dimgrey", **place)
 

@@ -202,11 +202,11 @@ def latent_usage(vae: VAE, images: Annotated[Tensor, 10_000]) -> Figure:
 
 
 @torch.no_grad()
-def manifold_grid(vae: VAE, steps: Tensor, at_least: int = 48, spacing: int = 2) -> Tensor:
-    """The latent plane, or line, decoded at these steps: uint8 [3, H, W]."""
+def manifold_grid(vae: VAE, steps: Tensor, at_least: int = 48) -> Tensor:
+    """The latent plane, or line, decoded at these steps, without space between the images: uint8 [3, H, W]."""
     axes = [steps] if vae.latent_dim == 1 else [steps, steps.flip(0)]  # to the right, and up
     z = torch.stack(torch.meshgrid(*axes, indexing="xy"), dim=-1)  # row, column, Z
-    return image_grid(decode_images(vae, z.view(-1, vae.latent_dim), at_least), len(steps), spacing)
+    return image_grid(decode_images(vae, z.view(-1, vae.latent_dim), at_least), len(steps), spacing=0)
 
 
 def latent_steps(grid: str = "quantiles", extent: float = 3.0, grid_size: int = 20) -> Tensor:

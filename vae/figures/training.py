@@ -130,4 +130,4 @@ def film_frame(vae: VAE) -> Tensor:
     at_most = max(4, 800 // max(vae.image_shape[1:]))  # of large images there are fewer
     if vae.latent_dim <= 2:
         return manifold_grid(vae, latent_steps(grid_size=min(10, at_most)), at_least=1)
-    return sample_grid(vae, min(8, at_most) ** 2, min(8, at_most), at_least=1, spacing=0)
+    return sample_grid(vae, min(8, at_most) ** 2, min(8, at_most), at_least=1, spacing=1)

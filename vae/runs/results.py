@@ -18,7 +18,13 @@ from vae.runs.checkpoints import load_run, read_checkpoint
 from vae.runs.folders import RunError, find_checkpoint, run_of, write_atomically
 
 MAX_VALUES = 2**27  # pixel values of the images that a figure is made from: 512 MB
+LAST_GROUP = "workings/"  # TensorBoard sorts groups by name
 MAX_PIXELS = 2**28  # in a film: 800 MB
+
+
+def scalar_tag(name: str) -> str:
+    """The tag in TensorBoard of a quantity: what has no group of its own comes after those of train and val."""
+    return name if "/" in name else f"{LAST_GROUP}{name}"
 
 
 def read_history(run: Path) -> dict[str, dict[int, float]]:
@@ -26,7 +32,8 @@ def read_history(run: Path) -> dict[str, dict[int, float]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # no one else needs it
 
     events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    curves = {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
+    tags = {tag.removeprefix(LAST_GROUP): tag for tag in events.Tags()["scalars"]}
+    curves = {name: {event.step: event.value for event in events.Scalars(tag)} for name, tag in tags.items()}
     epochs = {step: round(epoch) + 1 for step, epoch in curves.pop("epoch", {}).items()}
     return {
         tag: {epochs[step]: curve[step] for step in sorted(curve) if step in epochs} for tag, curve in curves.items()
@@ -126,9 +133,9 @@ def save_test_metrics(ckpt_path: Path, metrics: Mapping[str, Any]) -> Path:
 
     run, step = run_of(ckpt_path), read_checkpoint(ckpt_path)["global_step"]
     if metrics["split"] == "test" and [*run.glob("events.out.tfevents.*")]:
-        with SummaryWriter(run / "test") as writer:  # in a folder of its own: the run's own file may yet grow
+        with SummaryWriter(run) as writer:  # a file of its own in the run's folder: TensorBoard shows one run
             for name in ("elbo", "log_marginal"):
-                writer.add_scalar(f"test/{name}", metrics[name], step)
+                writer.add_scalar(scalar_tag(f"test_{name}"), metrics[name], step)
     path = run / "test_metrics.json"
     write_atomically(path, json.dumps(metrics, indent=2).encode())
     return path

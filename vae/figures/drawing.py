@@ -19,7 +19,7 @@ from vae.model import VAE
 
 DPI = 100
 CAPTION_MARGIN = 30  # pixels below an image, which hold the caption
-MAX_CAPTION_PART = 40  # characters
+MAX_CAPTION_PART = 30  # characters
 MAX_FILM_BYTES = 3_000_000
 # Ten colours whose least difference is 39 in CIELAB, and 20 as seen in deuteranopia.
 COLOURS = (

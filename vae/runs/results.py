@@ -28,13 +28,20 @@ def scalar_tag(name: str) -> str:
 
 
 def read_history(run: Path) -> dict[str, dict[int, float]]:
-    """The curves that a run told TensorBoard: of each one its value after each epoch, counted from 1."""
+    """The curves in a run's event files: of each one its value after each epoch, counted from 1.
+
+    Raises:
+        RunError: the files are damaged.
+    """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # no one else needs it
 
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    tags = {tag.removeprefix(LAST_GROUP): tag for tag in events.Tags()["scalars"]}
-    curves = {name: {event.step: event.value for event in events.Scalars(tag)} for name, tag in tags.items()}
-    epochs = {step: round(epoch) + 1 for step, epoch in curves.pop("epoch", {}).items()}
+    try:
+        events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+        tags = {tag.removeprefix(LAST_GROUP): tag for tag in events.Tags()["scalars"]}
+        curves = {name: {event.step: event.value for event in events.Scalars(tag)} for name, tag in tags.items()}
+        epochs = {step: round(epoch) + 1 for step, epoch in curves.pop("epoch", {}).items()}
+    except Exception as error:  # whatever the bytes of a damaged file make of the reader
+        raise RunError(f"The event files in {run} are damaged: its curves cannot be read.") from error
     return {
         tag: {epochs[step]: curve[step] for step in sorted(curve) if step in epochs} for tag, curve in curves.items()
     }
@@ -81,7 +88,7 @@ def figure_inputs(
         RunError: one of the runs is not there.
     """
     run = run_of(ckpt_path)
-    compared = [find_checkpoint(name=name) for name in names] if names else [ckpt_path]
+    compared = [find_checkpoint(None, name) for name in names] if names else [ckpt_path]
     most = max(1, MAX_VALUES // prod(vae.image_shape))
 
     def histories() -> dict[str, dict[str, Any]]:
@@ -101,12 +108,18 @@ def figure_inputs(
         "frames": lambda: read_frames(run),
         "source": lambda: {
             "run": run.resolve().name,
-            "epoch": str(read_checkpoint(ckpt_path).get("epoch", -1) + 1),
+            "epoch": epoch_of(ckpt_path),
             "data": describe_data(data),
             "split": split,
             "likelihood": likelihood_name(vae),
         },
     }
+
+
+def epoch_of(ckpt_path: Path) -> str:
+    """The epochs that a checkpoint was trained for, as a caption says it."""
+    epoch = read_checkpoint(ckpt_path).get("epoch")
+    return str(epoch + 1) if isinstance(epoch, int) else "unknown"
 
 
 def measured(vae: VAE, data: Any) -> str:
@@ -126,16 +139,31 @@ def likelihood_name(vae: VAE) -> str:
     return next(name for name, kind in LIKELIHOODS.items() if type(vae.likelihood) is kind)
 
 
+def metrics_path(ckpt_path: Path, split: str) -> Path:
+    """The file of a test's metrics, one for each checkpoint and split.
+
+    It is `test_metrics.json` for the test split and a run's best.ckpt, or the only checkpoint of a folder.
+    """
+    default = ckpt_path.name == "best.ckpt" or [*ckpt_path.parent.glob("*.ckpt")] == [ckpt_path]
+    name = "test_metrics.json" if default and split == "test" else f"test_metrics.{ckpt_path.stem}.{split}.json"
+    return run_of(ckpt_path) / name
+
+
 @rank_zero_only
 def save_test_metrics(ckpt_path: Path, metrics: Mapping[str, Any]) -> Path:
-    """Keep what a test of a checkpoint found: in its run's test_metrics.json, and where there is one in TensorBoard."""
+    """Write the metrics of a test into the run's folder; those of its test_metrics.json also into its TensorBoard.
+
+    Args:
+        ckpt_path: the checkpoint that was tested.
+        metrics: the metrics and the `split`; the file also names the `checkpoint`.
+    """
     from torch.utils.tensorboard import SummaryWriter  # a second to import
 
-    run, step = run_of(ckpt_path), read_checkpoint(ckpt_path)["global_step"]
-    if metrics["split"] == "test" and [*run.glob("events.out.tfevents.*")]:
+    run, path = run_of(ckpt_path), metrics_path(ckpt_path, metrics["split"])
+    step = read_checkpoint(ckpt_path).get("global_step")
+    if step is not None and path.name == "test_metrics.json" and [*run.glob("events.out.tfevents.*")]:
         with SummaryWriter(run) as writer:  # a file of its own in the run's folder: TensorBoard shows one run
             for name in ("elbo", "log_marginal"):
                 writer.add_scalar(scalar_tag(f"test_{name}"), metrics[name], step)
-    path = run / "test_metrics.json"
-    write_atomically(path, json.dumps(metrics, indent=2).encode())
+    write_atomically(path, json.dumps({"checkpoint": str(ckpt_path), **metrics}, indent=2).encode())
     return path

@@ -16,6 +16,7 @@ from torch.distributions import Distribution
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
+from vae.choices import choose
 from vae.likelihoods import MeanLikelihood
 from vae.metrics import (
     ActiveUnits,
@@ -26,7 +27,6 @@ from vae.metrics import (
     bits_per_dim,
 )
 from vae.model import VAE, chunk_sizes
-from vae.registry import choose
 from vae.seeds import derive_seed, derive_seeds
 
 EVALUATION_SEED = 1312_6114

@@ -56,7 +56,7 @@ class SaveSettings(SaveConfigCallback):
 
     def on_train_start(self, trainer: Trainer, lit: LitVAE) -> None:
         path = Path(trainer.log_dir) / self.config_filename  # log_dir: all processes must ask for it
-        runs.write_atomically(path, self.parser.dump(self.config, skip_unset=False, skip_validation=True).encode())
+        runs.write_atomically(path, self.parser.dump(self.config, skip_unset=False).encode())
 
 
 class TrainCLI(LightningCLI):
@@ -176,6 +176,10 @@ class TrainCLI(LightningCLI):
         for option, reason in REFUSED.items():
             if self.config.trainer[option] not in (None, self.trainer_defaults.get(option, DEFAULTS[option].default)):
                 parser.error(f"--trainer.{option}: {reason}")
+        try:
+            parser.dump(self.config, skip_unset=False)
+        except (TypeError, ValueError) as error:  # a callback's option that jsonargparse does not write as it reads it
+            parser.error(f"config.yaml cannot be written: {parser.explain(str(error))}")
 
     def instantiate_classes(self) -> None:
         try:
@@ -239,7 +243,7 @@ class TrainCLI(LightningCLI):
     def unfinished_epoch(self) -> str | None:
         """Where training ended within an epoch, in words; None if it did not."""
         trainer, steps = self.trainer, self.model.epoch_steps
-        if not steps or self.model.is_whole_epoch or trainer.fast_dev_run:
+        if trainer.fast_dev_run or not steps or self.model.is_whole_epoch:
             return None
         option = "max_time" if self.config.trainer.max_time else "a callback"
         if 0 <= trainer.max_steps <= trainer.global_step:

@@ -71,21 +71,23 @@ def draw(
         data_error: what it raises when the images are missing; figures without images are drawn nevertheless.
 
     Raises:
-        RunError: none could be drawn.
+        RunError, data_error: none could be drawn.
     """
-    inputs, drawn, not_drawn = dict(inputs), 0, {}
+    inputs, drawn, without_data, problem = dict(inputs), 0, [], None
     for name in names:
         try:
             yield name, *render(name, inputs)
             drawn += 1
-        except (NotApplicable, data_error) as reason:
-            not_drawn.setdefault(str(reason), []).append(name)
-            if isinstance(reason, data_error):  # the other figures need not try to load the data again
-                inputs |= dict.fromkeys(("images", "labels"), partial(fail, reason))
-    for reason, missing in not_drawn.items():
-        print(f"Not drawn: {', '.join(missing)}: {reason}", file=sys.stderr)
+        except NotApplicable as reason:
+            print(f"Not drawn: {reason}", file=sys.stderr)
+        except data_error as error:
+            without_data.append(name)
+            problem = error
+            inputs |= dict.fromkeys(("images", "labels"), partial(fail, error))  # the others need not load it again
     if not drawn:
-        raise RunError("none of the figures could be drawn")
+        raise problem or RunError("none of the figures applies to this model")
+    if problem:
+        print(f"Not drawn: {', '.join(without_data)}: {problem}", file=sys.stderr)
 
 
 def fail(error: Exception, *_: Any) -> NoReturn:

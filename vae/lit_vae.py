@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.optim import Optimizer
@@ -17,6 +18,7 @@ from torchmetrics import Metric
 
 from vae.likelihoods import MeanLikelihood
 from vae.metrics import (
+    MIN_EFFECTIVE_SAMPLES,
     ActiveUnits,
     ImportanceEstimateMetrics,
     KLPerDimension,
@@ -56,6 +58,12 @@ NOT_FINITE = (
     "Try a smaller --model.learning_rate, --model.gradient_clip_val 1, or another --model.likelihood."
 )
 
+UNDERESTIMATE = (
+    "log_marginal is underestimated, by more than log_marginal_mc_error: for 5 % of the images, {k} samples count as "
+    "{size:.1f} or fewer (effective_sample_size_5_percent; at least {least} are needed). "
+    "Take more samples, or read it as a lower bound."
+)
+
 
 class NotFinite(Exception):
     """The loss became infinite or no number."""
@@ -63,6 +71,10 @@ class NotFinite(Exception):
 
 class PosteriorCollapse(UserWarning):
     """The posterior is the same for all images."""
+
+
+class Underestimate(UserWarning):
+    """The estimate of log p(x) is too low by more than its claimed error."""
 
 
 class LitVAE(LightningModule):
@@ -301,6 +313,10 @@ class LitVAE(LightningModule):
             warnings.warn(COLLAPSE, PosteriorCollapse, stacklevel=1)
 
     def on_test_epoch_end(self) -> None:
+        size = self.test_bound.compute()["effective_sample_size_5_percent"]
+        if size < MIN_EFFECTIVE_SAMPLES:
+            message = UNDERESTIMATE.format(k=self.importance_samples[-1], size=size, least=MIN_EFFECTIVE_SAMPLES)
+            rank_zero_warn(message, category=Underestimate)
         for metric in (self.test_bound, self.active_units, self.kl_per_dimension, self.quality):
             self.log_all("test", metric)
 

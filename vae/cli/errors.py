@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch._dynamo.exc import TorchDynamoException
 
 from vae import runs
-from vae.lit_vae import NotFinite, PosteriorCollapse
+from vae.lit_vae import NotFinite, PosteriorCollapse, Underestimate
 
 
 @contextmanager
@@ -25,7 +25,8 @@ def user_facing_errors(*expected: type[Exception]) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # what --trainer.profiler found
     warnings.simplefilter("ignore")
-    warnings.filterwarnings("once", category=PosteriorCollapse)
+    for category in (PosteriorCollapse, Underestimate):
+        warnings.filterwarnings("once", category=category)
     warnings.formatwarning = lambda message, *where: f"warning: {message}\n"
     threading.excepthook = ignore_os_errors_in_threads
     if rank_zero_only.rank:

@@ -403,6 +403,7 @@ def test_a_wrong_option_is_answered_with_the_right_ones(options, message):
         LitVAE(image_shape=(1, 8, 8), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not which(os.environ.get("CXX", "g++")), reason="there is no C++ compiler")
 def test_a_compiled_bound_is_the_bound():
     batch = Batch(torch.rand(4, 1, 8, 8), None, torch.arange(4), (4,))

@@ -41,7 +41,7 @@ class LinearGaussian(Likelihood):
 
 @pytest.fixture
 def linear():
-    """A VAE with p(x) = N(b, W W^T + s^2 I), a posterior that is not exact, and images rasterize from it."""
+    """A VAE with p(x) = N(b, W W^T + s^2 I), a posterior that is not exact, and images drawn from it."""
     weight, bias, scale = torch.randn(6, 2), torch.randn(6), 0.8
     vae = VAE(SHAPE, latent_dim=2)
     vae.encoder, vae.decoder = nn.Flatten(), nn.Identity()
@@ -218,6 +218,7 @@ def gradients(vae, x, repeats, **options):
     return (torch.stack(part) for part in zip(*rows, strict=True))
 
 
+@pytest.mark.slow
 def test_the_doubly_reparameterised_gradient_has_the_same_mean_and_less_variance(linear):
     vae, x, _ = linear
     vae.likelihood.bias = nn.Parameter(vae.likelihood.bias)

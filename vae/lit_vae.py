@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from inspect import signature
 from math import inf
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from pytorch_lightning import LightningModule
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.optim import Optimizer
@@ -27,26 +26,23 @@ from vae.metrics import (
     bits_per_dim,
 )
 from vae.model import VAE, chunk_sizes
-from vae.registry import Registry
+from vae.registry import choose
 from vae.seeds import derive_seed, derive_seeds
 
 EVALUATION_SEED = 1312_6114
 TRAINING_NOISE = 2  # the stream of `derive_seed`; the data modules have others
+MAX_SAMPLES = 1_000  # of an image in a step: memory grows with them
 NEVER = 2**62  # a step that is not reached
 DECOUPLED_DECAY = ("AdamW", "Adafactor")
 
-OPTIMIZERS = Registry(
-    "optimizer",
-    {
-        name: kind
-        for name, kind in vars(torch.optim).items()
-        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
-        # abstract; needs a closure; takes no dense gradients; takes no biases
-        if name not in ("Optimizer", "LBFGS", "SparseAdam", "Muon")
-    },
-)
-LR_SCHEDULES = Registry("lr_schedule", {"constant": None, "cosine": torch.optim.lr_scheduler.CosineAnnealingLR})
-OBJECTIVES = Registry("objective", {name: name for name in ("elbo", "iwae", "dreg")})
+Objective = Literal["elbo", "iwae", "dreg"]
+LRSchedule = Literal["constant", "cosine"]
+OptimizerName = Literal[  # those of torch.optim that take no closure, dense gradients, and biases
+    "ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"
+]
+OBJECTIVES = dict.fromkeys(get_args(Objective))
+LR_SCHEDULES = {"constant": None, "cosine": torch.optim.lr_scheduler.CosineAnnealingLR}
+OPTIMIZERS = {name: getattr(torch.optim, name) for name in get_args(OptimizerName)}
 COLLAPSE = (
     "no latent variable is active, the posterior has collapsed: its mean is the same for all validation images. "
     "Train longer; with the objective elbo, try --model.beta_warmup_epochs 10 or a smaller --model.beta."
@@ -54,8 +50,8 @@ COLLAPSE = (
 
 
 NOT_FINITE = (
-    "The loss is not finite in epoch {epoch}, from step {step} on. The checkpoints are those of the epochs before.\n"
-    "Try a smaller --model.learning_rate, --model.gradient_clip_val 1, or another --model.likelihood."
+    "The loss is not finite in epoch {epoch}, from step {step} on. {kept}\n"
+    "Try a smaller --model.learning_rate, --model.gradient_clip_val 1, or another --model.likelihood, in a new run."
 )
 
 UNDERESTIMATE = (
@@ -87,7 +83,7 @@ class LitVAE(LightningModule):
         analytic_kl: whether elbo takes the KL in closed form (Appendix B) or by sampling (estimator A, equation 6).
         beta: weight of the KL in what elbo trains; never in what is reported.
         beta_warmup_epochs: epochs over which that weight rises from 0, in a line.
-        optimizer: any optimiser of torch.optim, by name.
+        optimizer: an optimiser of torch.optim.
         learning_rate: its step size.
         weight_decay: its weight decay.
         weight_prior: the paper's Gaussian prior N(0, I) on all weights: a further weight decay of 1 / N for N training
@@ -106,16 +102,16 @@ class LitVAE(LightningModule):
 
     def __init__(
         self,
-        objective: str = "elbo",
+        objective: Objective = "elbo",
         num_samples: int = 1,
         analytic_kl: bool = True,
         beta: float = 1.0,
         beta_warmup_epochs: float = 0.0,
-        optimizer: str = "Adam",
+        optimizer: OptimizerName = "Adam",
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
         weight_prior: bool = False,
-        lr_schedule: str = "constant",
+        lr_schedule: LRSchedule = "constant",
         init_output_bias: bool = False,
         gradient_clip_val: float | None = None,
         seed: int = 0,
@@ -125,17 +121,21 @@ class LitVAE(LightningModule):
         super().__init__()
         if num_samples < 1:
             raise ValueError(f"num_samples: expected a whole number of at least 1, got {num_samples}")
+        if num_samples > MAX_SAMPLES:
+            raise ValueError(f"num_samples: expected at most {MAX_SAMPLES:,}, got {num_samples}")
         for name, value in (("learning_rate", learning_rate), ("gradient_clip_val", gradient_clip_val)):
             if value is not None and not value > 0:
                 raise ValueError(f"{name}: expected a number above 0, got {value}")
         for name, value in (("weight_decay", weight_decay), ("beta", beta), ("beta_warmup_epochs", beta_warmup_epochs)):
             if not value >= 0:
                 raise ValueError(f"{name}: expected 0 or more, got {value}")
-        if OBJECTIVES[objective] != "elbo" and (beta != 1 or beta_warmup_epochs or not analytic_kl):
+        choose("objective", objective, OBJECTIVES)
+        if objective != "elbo" and (beta != 1 or beta_warmup_epochs or not analytic_kl):
             raise ValueError(
                 f"beta, beta_warmup_epochs and analytic_kl belong to the objective elbo, not to {objective}"
             )
-        self.optimizer, self.lr_schedule = OPTIMIZERS[optimizer], LR_SCHEDULES[lr_schedule]
+        self.optimizer = choose("optimizer", optimizer, OPTIMIZERS)
+        self.lr_schedule = choose("lr_schedule", lr_schedule, LR_SCHEDULES)
         if (weight_decay or weight_prior) and "weight_decay" not in signature(self.optimizer).parameters:
             raise ValueError(f"weight_decay: {optimizer} has none; choose another optimizer, such as Adam")
         if weight_prior and optimizer in DECOUPLED_DECAY:
@@ -150,16 +150,14 @@ class LitVAE(LightningModule):
             bounds = (torch.compile(bound, mode=mode) for bound in bounds)
         self.elbo, self.importance_bound = bounds
         self.automatic_optimization = False  # a Trainer batch is a block of optimiser steps
+        self.epoch_steps = 0  # optimiser steps of the current epoch so far
         self.starts_at_mean = init_output_bias  # until the first fit, or a checkpoint, sets the bias
         if init_output_bias and not isinstance(self.vae.likelihood, MeanLikelihood):
             raise ValueError("init_output_bias: this likelihood has no mean that the bias could start at")
         self.train_bound, self.val_bound = PerImageMean(), PerImageMean()
         self.test_bound = ImportanceEstimateMetrics()
-        self.active_units, self.kl_per_dimension, self.quality = (
-            ActiveUnits(),
-            KLPerDimension(),
-            ReconstructionMetrics(),
-        )
+        self.active_units, self.kl_per_dimension = ActiveUnits(), KLPerDimension()
+        self.quality = ReconstructionMetrics()
         self.importance_samples: tuple[int, ...] = (100,)  # of each image, in the test
 
     def setup(self, stage: str) -> None:
@@ -181,6 +179,11 @@ class LitVAE(LightningModule):
         return self.trainer.train_dataloader.batch_sampler.num_steps(self.trainer.num_training_batches)
 
     @property
+    def is_whole_epoch(self) -> bool:
+        """Whether the current epoch has had all its steps."""
+        return self.epoch_steps == self.steps_per_epoch
+
+    @property
     def num_training_steps(self) -> int:
         """The optimiser steps of the whole training."""
         steps = self.steps_per_epoch * self.trainer.max_epochs if self.trainer.max_epochs >= 0 else inf
@@ -194,6 +197,9 @@ class LitVAE(LightningModule):
         epochs = self.global_step / self.steps_per_epoch
         return self.hparams.beta * min(1.0, epochs / self.hparams.beta_warmup_epochs)
 
+    def on_train_epoch_start(self) -> None:
+        self.epoch_steps = 0
+
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """The optimiser steps of a block: images [B, C, H, W], to be cut by `batch.sizes`."""
         optimizer, lr_schedule = self.optimizers(), self.lr_schedulers()
@@ -206,6 +212,7 @@ class LitVAE(LightningModule):
             optimizer.zero_grad()
             self.manual_backward(-objective.mean())
             optimizer.step()
+            self.epoch_steps += 1
             if lr_schedule is not None:
                 lr_schedule.step()
 
@@ -214,9 +221,7 @@ class LitVAE(LightningModule):
         seed = derive_seed(TRAINING_NOISE, self.hparams.seed, self.current_epoch, block, self.global_rank)
         generator = torch.Generator(self.device).manual_seed(seed)
         shape = (self.hparams.num_samples, num_images, self.vae.latent_dim)
-        return torch.randn(
-            shape, generator=generator, device=self.device, dtype=torch.float32
-        )  # whatever the precision
+        return torch.randn(shape, generator=generator, device=self.device, dtype=torch.float32)
 
     def objective(self, x: Tensor, eps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """What training raises, [B], and what is logged of it, [B] each: nats per image."""
@@ -301,7 +306,8 @@ class LitVAE(LightningModule):
         step = torch.tensor(NEVER if step is None else step, device=self.device)  # one type on all processes
         first = self.all_gather(step).min().item()
         if first < NEVER:
-            raise NotFinite(NOT_FINITE.format(epoch=self.current_epoch + 1, step=first + 1))
+            kept = "The checkpoints hold the epochs before." if self.current_epoch else "No checkpoint was written."
+            raise NotFinite(NOT_FINITE.format(epoch=self.current_epoch + 1, step=first + 1, kept=kept))
 
     def on_validation_epoch_end(self) -> None:
         self.log_all("val", self.val_bound)
@@ -316,7 +322,7 @@ class LitVAE(LightningModule):
         size = self.test_bound.compute()["effective_sample_size_5_percent"]
         if size < MIN_EFFECTIVE_SAMPLES:
             message = UNDERESTIMATE.format(k=self.importance_samples[-1], size=size, least=MIN_EFFECTIVE_SAMPLES)
-            rank_zero_warn(message, category=Underestimate)
+            warnings.warn(message, Underestimate, stacklevel=1)
         for metric in (self.test_bound, self.active_units, self.kl_per_dimension, self.quality):
             self.log_all("test", metric)
 

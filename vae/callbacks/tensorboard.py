@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
@@ -23,19 +24,19 @@ MAX_PIXELS = 64  # of an image's side in the projector
 
 
 class RunLogger(TensorBoardLogger):
-    """TensorBoard in the run's own folder, which is taken only when there is something to write.
+    """TensorBoard in the run's own folder, which is taken and locked only when there is something to write.
 
     A start that fails, on bad data or a wrong option, then leaves no folder behind.
 
     Args:
-        run_name: the folder's name, by default version_N.
-        resumed: the folder of the run that goes on, if one does.
+        run_name: the name of a new run's folder, by default version_N.
+        resumed: the folder of the run that is resumed, if one is.
     """
 
     def __init__(self, run_name: str | None = None, resumed: Path | None = None):
-        folder, version = (resumed.parent, resumed.name) if resumed else (runs.ROOT, None)
-        super().__init__(folder, name="", version=version, default_hp_metric=False)
-        self.run_name = run_name
+        super().__init__(resumed.parent if resumed else runs.ROOT, name="", default_hp_metric=False)
+        self.run_name, self.resumed = run_name, resumed
+        self.lock: FileLock | None = None
         self.last_step: int | None = None
 
     @property
@@ -43,8 +44,16 @@ class RunLogger(TensorBoardLogger):
         if rank_zero_only.rank:
             return ""  # the Trainer tells every process the first one's folder
         if self._version is None:
-            self._version = runs.new_run(self.run_name).name
+            run = self.resumed or runs.new_run(self.run_name)
+            self.lock = runs.lock_run(run)
+            self._version = run.name
         return self._version
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        if self.lock:
+            self.lock.release()
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -86,10 +95,10 @@ class RunLogger(TensorBoardLogger):
 
 
 class TruncateLogOnResume(Callback):
-    """Keeps the log of a run that is killed and resumed that of one that never was.
+    """Makes the log of an interrupted and resumed run that of an uninterrupted one.
 
-    A checkpoint has the sizes that the event files had when it was written. A run that goes on from there cuts off what
-    was told after it, and tells it again.
+    A checkpoint has the sizes that the event files had when it was written. On resume, what was logged after it is cut
+    off, and the film's frames of later epochs are removed.
     """
 
     def __init__(self):
@@ -106,7 +115,9 @@ class TruncateLogOnResume(Callback):
 
     def on_train_start(self, trainer: Trainer, lit: LightningModule) -> None:
         if self.sizes is not None and trainer.is_global_zero:
-            runs.truncate_event_files(Path(trainer.logger.log_dir), self.sizes)
+            run = Path(trainer.logger.log_dir)
+            runs.truncate_event_files(run, self.sizes)
+            runs.remove_later_frames(run, trainer.current_epoch)
         self.sizes = None
 
     on_fit_end = on_train_start  # of a run that was at its end already

@@ -20,12 +20,19 @@ MAX_PIXELS = 2**28  # in a film: 800 MB
 
 
 def read_history(run: Path) -> dict[str, dict[int, float]]:
-    """The curves that a run told TensorBoard: of each one its value after each epoch, counted from 1."""
+    """The curves in a run's event files: of each one its value after each epoch, counted from 1.
+
+    Raises:
+        RunError: the files are damaged.
+    """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # no one else needs it
 
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    curves = {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
-    epochs = {step: round(epoch) + 1 for step, epoch in curves.pop("epoch", {}).items()}
+    try:
+        events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+        curves = {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
+        epochs = {step: round(epoch) + 1 for step, epoch in curves.pop("epoch", {}).items()}
+    except Exception as error:  # whatever the bytes of a damaged file make of the reader
+        raise RunError(f"The event files in {run} are damaged: its curves cannot be read.") from error
     return {
         tag: {epochs[step]: curve[step] for step in sorted(curve) if step in epochs} for tag, curve in curves.items()
     }
@@ -83,16 +90,31 @@ def figure_inputs(
     }
 
 
+def metrics_path(ckpt_path: Path, split: str) -> Path:
+    """The file of a test's metrics, one for each checkpoint and split.
+
+    It is `test_metrics.json` for the test split and a run's best.ckpt, or the only checkpoint of a folder.
+    """
+    default = ckpt_path.name == "best.ckpt" or [*ckpt_path.parent.glob("*.ckpt")] == [ckpt_path]
+    name = "test_metrics.json" if default and split == "test" else f"test_metrics.{ckpt_path.stem}.{split}.json"
+    return run_of(ckpt_path) / name
+
+
 @rank_zero_only
 def save_test_metrics(ckpt_path: Path, metrics: Mapping[str, Any]) -> Path:
-    """Keep what a test of a checkpoint found: in its run's test_metrics.json, and where there is one in TensorBoard."""
+    """Write the metrics of a test into the run's folder; those of its test_metrics.json also into its TensorBoard.
+
+    Args:
+        ckpt_path: the checkpoint that was tested.
+        metrics: the metrics and the `split`; the file also names the `checkpoint`.
+    """
     from torch.utils.tensorboard import SummaryWriter  # a second to import
 
-    run, step = run_of(ckpt_path), read_checkpoint(ckpt_path)["global_step"]
-    if metrics["split"] == "test" and [*run.glob("events.out.tfevents.*")]:
+    run, path = run_of(ckpt_path), metrics_path(ckpt_path, metrics["split"])
+    step = read_checkpoint(ckpt_path).get("global_step")
+    if step is not None and path.name == "test_metrics.json" and [*run.glob("events.out.tfevents.*")]:
         with SummaryWriter(run / "test") as writer:  # in a folder of its own: the run's own file may yet grow
             for name in ("elbo", "log_marginal"):
                 writer.add_scalar(f"test/{name}", metrics[name], step)
-    path = run / "test_metrics.json"
-    write_atomically(path, json.dumps(metrics, indent=2).encode())
+    write_atomically(path, json.dumps({"checkpoint": str(ckpt_path), **metrics}, indent=2).encode())
     return path

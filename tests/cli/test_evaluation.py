@@ -16,8 +16,11 @@ def test_the_options_of_figures_reach_them(script, run_folder, tmp_path):
 
     (width, height), manifold = sizes()
     assert sizes("--num_samples", 32) == [(width, height - 4 * 74), manifold]
-    assert sizes("--num_samples", 32, "--grid_width", 16)[0] == (16 * 74 + 2 + 40, height - 6 * 74)
-    assert sizes("--grid_size", 12, "--grid", "linspace", "--extent", 2)[1] == (manifold[0] - 400, manifold[1] - 400)
+    assert sizes("--num_samples", 32, "--grid_width", 16)[0] == (16 * 74 - 2 + 40, height - 6 * 74)
+    assert sizes("--grid_size", 12, "--grid", "linspace", "--extent", 2)[1] == (
+        manifold[0] - 8 * 48,
+        manifold[1] - 8 * 48,
+    )
 
 
 def test_the_figures_show_the_split_that_is_asked_for(script, run_folder, tmp_path):
@@ -40,7 +43,7 @@ def test_runs_are_compared_without_their_data(script, tiny_punks):
     assert (drawn.status, drawn.err) == (0, "")
     assert drawn.out.splitlines() == [
         "Drawing from lightning_logs/one/checkpoints/best.ckpt",
-        "visualization_imgs/punks_learning_curves_latent_variables=2.png",
+        "visualization_imgs/learning_curves.png",
         "visualization_imgs/punks_training_film_latent_variables=2.gif",
         "visualization_imgs/punks_samples_latent_variables=2.png",
     ]

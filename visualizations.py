@@ -46,19 +46,21 @@ def visualize(
     for name in (chosen := figures or [*FIGURES]):
         try:
             kind, content = render(name, inputs)
-        except (NotApplicable, DataError) as reason:
-            not_drawn.setdefault(str(reason), []).append(name)
-            if isinstance(reason, DataError):  # the other figures need not try to load the data again
-                inputs |= dict.fromkeys(("images", "labels"), partial(fail, reason))
+        except NotApplicable as reason:  # which begins with the figure's name
+            not_drawn[name] = str(reason)
+            continue
+        except DataError as reason:
+            not_drawn[name] = f"{name}: {reason}"
+            inputs |= dict.fromkeys(("images", "labels"), partial(fail, reason))  # the others need not try again
             continue
         stem = name if compares_runs(name) else f"{data.name}_{name}_latent_variables={vae.latent_dim}"
         path = Path(output_dir) / f"{stem}.{kind}"
         replaced = "  (replaced; --output_dir keeps another run's figures apart)" if path.exists() else ""
         write_atomically(path, content)
         print(f"{path}{replaced}")
-    for reason, names in not_drawn.items():
-        print(f"Not drawn: {', '.join(names)}: {reason}", file=sys.stderr)
-    if sum(map(len, not_drawn.values())) == len(chosen):
+    for reason in not_drawn.values():
+        print(f"Not drawn: {reason}", file=sys.stderr)
+    if len(not_drawn) == len({*chosen}):
         sys.exit("error: none of the figures could be drawn")
 
 
@@ -69,6 +71,7 @@ def fail(error: Exception, *_: Any) -> NoReturn:
 
 if __name__ == "__main__":
     with user_facing_errors(DataError):
-        chosen = {"nargs": "+", "metavar": "NAME", "choices": [*FIGURES], "help": "Which; default: all that apply."}
+        which = f"Which of {', '.join(FIGURES)}; default: all that apply."
+        chosen = {"nargs": "+", "metavar": "NAME", "choices": [*FIGURES], "help": which}
         compared = {"nargs": "+", "help": "Those in learning_curves, by name; other figures show the first."}
         run_command(visualize, *FIGURES.values(), figures=chosen, runs=compared)

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 from helpers import DIGITS
-from processes import CONTEXT, ensure_server
+from processes import CONTEXT, fork
 
 from datamodules import DATASETS, ImageDataModule
 from vae import runs
@@ -43,11 +43,8 @@ def train_together(barrier):
 
 
 def test_trainings_that_start_together_take_folders_of_their_own(tmp_path):
-    ensure_server()
     barrier = CONTEXT.Barrier(3)
-    processes = [CONTEXT.Process(target=train_together, args=(barrier,)) for _ in range(3)]
-    for process in processes:
-        process.start()
+    processes = [fork(train_together, barrier) for _ in range(3)]
     for process in processes:
         process.join()
         assert process.exitcode == 0

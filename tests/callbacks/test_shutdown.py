@@ -20,7 +20,7 @@ def test_a_signal_stops_after_the_step_and_tells_how_to_go_on(start, tmp_path, s
     assert stopped.status == status
     name = signal.Signals(signum).name
     path = "lightning_logs/version_0/checkpoints/last.ckpt"
-    pattern = rf"{name} stopped the run in epoch \d+, step \d+\.\nGo on with it: python3 train\.py --ckpt_path {path}\n"
+    pattern = rf"{name} stopped the run in epoch \d+, step \d+\.\nResume it: python3 train\.py --ckpt_path {path}\n"
     assert re.fullmatch(pattern, stopped.err)
     assert torch.load(last, weights_only=True)["global_step"] % 12 == 0  # a whole epoch's
 
@@ -31,7 +31,7 @@ def test_a_signal_before_the_first_checkpoint(start):
     run.send_signal(signal.SIGTERM)
     stopped = run.result(timeout=60)
     assert stopped.status == 143
-    assert "before its first checkpoint: there is nothing to go on with" in stopped.err
+    assert "There is no checkpoint to resume from: no epoch was complete." in stopped.err
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

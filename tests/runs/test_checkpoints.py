@@ -22,7 +22,7 @@ def test_a_checkpoint_is_plain_and_rebuilds_model_and_data(tiny_punks):
         x = torch.rand(2, 3, 24, 24)
         torch.testing.assert_close(rebuilt.vae.reconstruct(x), lit.vae.reconstruct(x))
     found = runs.load_run(path, DATASETS, data_dir="there")[1]
-    assert found.hparams == {**data.hparams, "data_dir": "there"}
+    assert found.hparams == {**data.hparams, "data_dir": str(Path("there").resolve())}
 
 
 def damaged(path, how):

@@ -18,7 +18,17 @@ def test_test_metrics_are_complete_and_the_same_on_a_copied_checkpoint(script, r
     assert script("test.py", "--num_samples", 20).status == 0
     metrics = json.loads((run_folder / "test_metrics.json").read_text())
     assert set(metrics) == {
-        *("split", "measure", "num_samples", "num_images", "elbo", "reconstruction", "kl", "log_marginal"),
+        *(
+            "checkpoint",
+            "split",
+            "measure",
+            "num_samples",
+            "num_images",
+            "elbo",
+            "reconstruction",
+            "kl",
+            "log_marginal",
+        ),
         *("log_marginal_stderr", "log_marginal_mc_error", "bits_per_dim", "bounds", "kl_per_dimension"),
         *("active_units", "mse", "psnr", "ssim"),
     }
@@ -32,7 +42,34 @@ def test_test_metrics_are_complete_and_the_same_on_a_copied_checkpoint(script, r
     shutil.copy(run_folder / "checkpoints" / "best.ckpt", elsewhere / "copy.ckpt")
     shutil.rmtree(tmp_path / "lightning_logs")
     assert script("test.py", "--num_samples", 20, "--ckpt_path", elsewhere / "copy.ckpt").status == 0
-    assert json.loads((elsewhere / "test_metrics.json").read_text()) == metrics
+    again = json.loads((elsewhere / "test_metrics.json").read_text())
+    assert again.pop("checkpoint") == str(elsewhere / "copy.ckpt")
+    assert metrics.pop("checkpoint") == "lightning_logs/version_0/checkpoints/best.ckpt"
+    assert again == metrics
+
+
+def test_there_is_one_file_of_metrics_for_a_checkpoint_and_a_split(script, run_folder):
+    assert script("test.py").status == 0
+    default = (run_folder / "test_metrics.json").read_bytes()
+    for ckpt_path, split in (("best.ckpt", "val"), ("last.ckpt", "test"), ("last.ckpt", "val")):
+        path = f"lightning_logs/version_0/checkpoints/{ckpt_path}"
+        outcome = script("test.py", "--ckpt_path", path, "--split", split)
+        name = f"test_metrics.{ckpt_path.removesuffix('.ckpt')}.{split}.json"
+        assert f"Written to lightning_logs/version_0/{name}" in outcome.out
+        metrics = json.loads((run_folder / name).read_text())
+        assert (metrics["checkpoint"], metrics["split"]) == (path, split)
+    assert (run_folder / "test_metrics.json").read_bytes() == default
+    assert len([*EventAccumulator(str(run_folder / "test")).Reload().Scalars("test/elbo")]) == 1
+
+
+def test_damaged_event_files(script, run_folder):
+    (events,) = run_folder.glob("events.out.tfevents.*")
+    content = bytearray(events.read_bytes())
+    content[len(content) // 2 :: 7] = bytes(len(content[len(content) // 2 :: 7]))
+    events.write_bytes(content)
+    outcome = script("visualizations.py", "--figures", "learning_curves")
+    assert outcome.status == 1
+    assert outcome.err == "error: The event files in lightning_logs/version_0 are damaged: its curves cannot be read.\n"
 
 
 def test_a_test_enters_its_result_beside_the_run(script, run_folder, tmp_path):

@@ -234,7 +234,7 @@ class TrainCLI(LightningCLI):
     def unfinished_epoch(self) -> str | None:
         """Where training ended within an epoch, in words; None if it did not."""
         trainer, steps = self.trainer, self.model.epoch_steps
-        if not steps or self.model.is_whole_epoch:
+        if trainer.fast_dev_run or not steps or self.model.is_whole_epoch:
             return None
         option = "max_time" if self.config.trainer.max_time else "a callback"
         if 0 <= trainer.max_steps <= trainer.global_step:

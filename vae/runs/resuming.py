@@ -211,11 +211,13 @@ def check_training_state(checkpoint: Mapping[str, Any], lit: LitVAE, trainer: Tr
 
 
 def has_form(found: Any, expected: Any) -> bool:
-    """Whether a nested value has the keys and the types of another; where that has None, anything will do."""
+    """Whether a nested value has the keys and the types of another; where that has None, any type will do."""
     if isinstance(expected, Mapping):
         return isinstance(found, Mapping) and all(
             key in found and has_form(found[key], value) for key, value in expected.items()
         )
+    if isinstance(expected, int | float):
+        return isinstance(found, int | float)
     return expected is None or isinstance(found, type(expected))
 
 

@@ -1,9 +1,11 @@
-# Two commands: `make demo` shows what the project does, `make test` whether it does it right.
+# Two commands: `make demo` shows what the project does, `make test` whether it does it right
+# (`make test-all` runs the tests that take long).
 
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: bench demo test
+.PHONY: bench bench-gpu demo test test-all
 
 demo: .venv/installed
 	$(BIN)/python train.py --data Digits --data.batch_size 32 --trainer.max_epochs 100
@@ -19,7 +21,10 @@ demo: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow and not browser"
+
+test-all: .venv/installed-dev
+	$(PYTEST) -m slow
 
 bench: .venv/installed-bench
 	$(BIN)/python benchmarks/start.py
@@ -27,6 +32,9 @@ bench: .venv/installed-bench
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/scale.py
+
+bench-gpu: .venv/installed
+	$(BIN)/python benchmarks/gpu.py
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

@@ -1,12 +1,17 @@
 """Train a variational auto-encoder; python3 train.py --help tells how."""
 
+import shlex
+import sys
 import time
 from pathlib import Path
 
-from datamodules import DATASETS, DataError, ImageDataModule
-from vae import runs
-from vae.callbacks import best_elbo
-from vae.cli import TrainCLI, user_facing_errors
+try:
+    from datamodules import DATASETS, DataError, ImageDataModule
+    from vae import runs
+    from vae.callbacks import best_elbo
+    from vae.cli import TrainCLI, user_facing_errors
+except KeyboardInterrupt:  # the imports take seconds
+    raise SystemExit("error: interrupted") from None
 
 
 def main() -> None:
@@ -15,17 +20,20 @@ def main() -> None:
     start = time.perf_counter()
     cli.fit()
     minutes, seconds = divmod(round(time.perf_counter() - start), 60)
+    print(f"Run       {cli.trainer.log_dir or 'none: --trainer.fast_dev_run writes nothing'}")
+    print(f"Trained   {cli.trained()}, in {minutes} min {seconds} s")
     best = best_elbo(cli.trainer)
-    print(f"Run       {cli.trainer.log_dir or 'none, it was but a try'}")
-    print(f"Trained   {cli.trainer.current_epoch} epochs, this time in {minutes} min {seconds} s")
     if stopped := cli.unfinished_epoch():
         print(f"Stopped   {stopped}")
     if best is not None:
-        measure = cli.model.vae.likelihood.log_prob_kind(cli.datamodule.binary)
-        print(f"Best      validation ELBO {best:.2f} nats per image, of a {measure}")
+        kind = cli.model.vae.likelihood.log_prob_kind(cli.datamodule.binary)
+        print(f"Best      validation ELBO {best:.2f} nats per image, of a {kind}")
     if cli.trainer.log_dir and runs.checkpoints_of(Path(cli.trainer.log_dir)):
-        print("Next      python3 test.py")
-        print("          python3 visualizations.py")
+        test, visualizations = (
+            shlex.quote(str(Path(sys.argv[0]).with_name(f"{n}.py"))) for n in ("test", "visualizations")
+        )
+        print(f"Next      python3 {test}")
+        print(f"          python3 {visualizations}")
         print("          tensorboard --logdir lightning_logs")
 
 

@@ -341,6 +341,18 @@ def test_a_resumed_run_ends_with_the_same_weights(tiny_mnist, data):
         assert torch.equal(weights, resumed.state_dict()[name]), name
 
 
+def test_a_run_of_automatic_optimization_keeps_its_count_of_steps():
+    _, trainer = fit(Digits(), epochs=2)
+    path = trainer.checkpoint_callback.best_model_path
+    checkpoint = torch.load(path, weights_only=True)
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.manual_optimization.optim_step_progress"]
+    assert progress["total"]["completed"] == 24
+    progress["total"] = {"ready": 0, "completed": 0}
+    torch.save(checkpoint, path)
+    _, trainer = fit(Digits(), epochs=3, ckpt_path=path)
+    assert trainer.global_step == 36
+
+
 def test_validation_does_not_change_training():
     with_validation, _ = fit(Digits(), epochs=2)
 
@@ -391,6 +403,7 @@ def test_a_wrong_option_is_answered_with_the_right_ones(options, message):
         LitVAE(image_shape=(1, 8, 8), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not which(os.environ.get("CXX", "g++")), reason="there is no C++ compiler")
 def test_a_compiled_bound_is_the_bound():
     batch = Batch(torch.rand(4, 1, 8, 8), None, torch.arange(4), (4,))

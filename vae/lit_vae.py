@@ -16,10 +16,17 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from vae.likelihoods import MeanLikelihood
-from vae.metrics import ActiveUnits, ImportanceEstimateMetrics, KLPerDimension, PerImageMean, ReconstructionMetrics
-from vae.model import NOISE_CHUNK, VAE, chunk_sizes
+from vae.metrics import (
+    ActiveUnits,
+    ImportanceEstimateMetrics,
+    KLPerDimension,
+    PerImageMean,
+    ReconstructionMetrics,
+    bits_per_dim,
+)
+from vae.model import VAE, chunk_sizes
 from vae.registry import Registry
-from vae.seeds import derive_seed
+from vae.seeds import derive_seed, derive_seeds
 
 EVALUATION_SEED = 1312_6114
 TRAINING_NOISE = 2  # the stream of `derive_seed`; the data modules have others
@@ -139,7 +146,7 @@ class LitVAE(LightningModule):
         if init_output_bias and not isinstance(self.vae.likelihood, MeanLikelihood):
             raise ValueError("init_output_bias: this likelihood has no mean that the bias could start at")
         self.train_bound, self.val_bound = PerImageMean(), PerImageMean()
-        self.test_bound = ImportanceEstimateMetrics(self.vae.image_shape)
+        self.test_bound = ImportanceEstimateMetrics()
         self.active_units, self.kl_per_dimension, self.quality = (
             ActiveUnits(),
             KLPerDimension(),
@@ -154,6 +161,10 @@ class LitVAE(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.starts_at_mean = False
+        fit_loop = checkpoint.get("loops", {}).get("fit_loop", {})
+        progress = fit_loop.get("epoch_loop.manual_optimization.optim_step_progress", {}).get("total", {})
+        if not progress.get("completed"):  # of a version that let the Trainer take the steps, which counted elsewhere
+            progress |= dict.fromkeys(("ready", "completed"), checkpoint.get("global_step", 0))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -204,7 +215,9 @@ class LitVAE(LightningModule):
         seed = derive_seed(TRAINING_NOISE, self.hparams.seed, self.current_epoch, block, self.global_rank)
         generator = torch.Generator(self.device).manual_seed(seed)
         shape = (self.hparams.num_samples, num_images, self.vae.latent_dim)
-        return torch.randn(shape, generator=generator, device=self.device)
+        return torch.randn(
+            shape, generator=generator, device=self.device, dtype=torch.float32
+        )  # whatever the precision
 
     def objective(self, x: Tensor, eps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """What training raises, [B], and what is logged of it, [B] each: nats per image."""
@@ -226,10 +239,12 @@ class LitVAE(LightningModule):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         q_z = self.vae.encode(batch.images)
         noise = self.evaluation_noise(batch.index, self.importance_samples[-1])
-        evidence = self.vae.importance_estimate(batch.images, self.importance_samples, eps=noise, q_z=q_z)
-        bounds = {f"bound_{k}": bound for k, bound in zip(self.importance_samples, evidence.bounds, strict=True)}
-        values = {"log_marginal": evidence.log_marginal, "mc_error": evidence.mc_error}
-        self.test_bound.update(self.evaluate_bound(batch, q_z) | bounds | values)
+        estimate = self.vae.importance_estimate(batch.images, self.importance_samples, eps=noise, q_z=q_z)._asdict()
+        bounds = {f"bound_{k}": bound for k, bound in zip(self.importance_samples, estimate.pop("bounds"), strict=True)}
+        binary = getattr(self.trainer.datamodule, "binary", False)
+        if self.vae.likelihood.log_prob_kind(binary) == "log-likelihood":
+            estimate["bits_per_dim"] = bits_per_dim(estimate["log_marginal"], self.vae.image_shape)
+        self.test_bound.update(self.evaluate_bound(batch, q_z) | bounds | estimate)
         self.evaluate_posterior(q_z)
         self.quality.update(self.vae.generate(q_z.mean), batch.images)
 
@@ -243,20 +258,18 @@ class LitVAE(LightningModule):
         self.kl_per_dimension.update(self.vae.kl_per_dimension(q_z))
 
     def evaluation_noise(self, index: Tensor, num_samples: int) -> Iterator[Tensor]:
-        """Noise that depends on an image's place in its split and on the sample alone: chunks [k, B, Z].
+        """Noise that is a function of an image's place in its split and of the sample alone: chunks [k, B, Z].
 
-        It is drawn on the CPU, image by image and always in whole chunks, so that no figure depends on the batch
-        size, the device, the precision, or how many samples are asked for after it.
+        It is drawn on the CPU, from one generator an image and always in whole chunks, so that no number depends on
+        the batch size, the device, the precision, or how many samples are asked for after it.
         """
-        generator, whole = torch.Generator(), (NOISE_CHUNK, self.vae.latent_dim)
-        for piece, k in enumerate(chunk_sizes(num_samples)):
-            noise = [
-                torch.randn(
-                    whole, generator=generator.manual_seed(hash((EVALUATION_SEED, piece, i))), dtype=torch.float32
-                )
-                for i in index.tolist()
-            ]
-            yield torch.stack(noise, dim=1)[:k].to(self.device)
+        seeds = derive_seeds(EVALUATION_SEED, index.cpu().numpy())
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        for size, k in chunk_sizes(num_samples):
+            noise = torch.empty(len(index), size, self.vae.latent_dim, dtype=torch.float32)
+            for row, generator in zip(noise, generators, strict=True):
+                row.normal_(generator=generator)
+            yield noise[:, :k].transpose(0, 1).to(self.device)
 
     def on_validation_start(self) -> None:
         if self.trainer.state.fn == "fit":

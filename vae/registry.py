@@ -1,5 +1,19 @@
 """Names for things that are chosen by name: an unknown name is answered with the known ones."""
 
+from collections.abc import Mapping
+from typing import Any
+
+
+def choose(kind: str, name: str, table: Mapping[str, Any]) -> Any:
+    """The entry of that name.
+
+    Raises:
+        ValueError: there is none; the message lists those that are there.
+    """
+    if name not in table:
+        raise ValueError(f"unknown {kind} {name!r}: choose one of {', '.join(sorted(table))}")
+    return table[name]
+
 
 class Registry(dict):
     """A dictionary that says what it holds when it is asked for something else.
@@ -17,4 +31,4 @@ class Registry(dict):
         self.kind = kind
 
     def __missing__(self, name):
-        raise ValueError(f"unknown {self.kind} {name!r}: choose one of {', '.join(sorted(self))}")
+        return choose(self.kind, name, self)

@@ -34,11 +34,11 @@ def test_runs_are_compared_without_their_data(script, tiny_punks):
             "train.py", "--data", "CryptoPunks", "--model.hidden_dims", 8, "--trainer.max_epochs", 2, "--run_name", name
         )
     (tiny_punks / "punks.png").unlink()
-    rasterize = script(
+    drawn = script(
         "visualizations.py", "--figures", "learning_curves", "training_film", "samples", "--runs", "one", "two"
     )
-    assert (rasterize.status, rasterize.err) == (0, "")
-    assert rasterize.out.splitlines() == [
+    assert (drawn.status, drawn.err) == (0, "")
+    assert drawn.out.splitlines() == [
         "Drawing from lightning_logs/one/checkpoints/best.ckpt",
         "visualization_imgs/punks_learning_curves_latent_variables=2.png",
         "visualization_imgs/punks_training_film_latent_variables=2.gif",
@@ -50,9 +50,9 @@ def test_runs_are_compared_without_their_data(script, tiny_punks):
 
 def test_nothing_drawn_is_an_error(script):
     script("train.py", *DIGITS, "--trainer.max_epochs", 1, "--model.latent_dim", 3)
-    rasterize = script("visualizations.py", "--figures", "learned_manifold")
-    assert rasterize.status == 1
-    assert "error: none of the figures applies to this model" in rasterize.err
+    drawn = script("visualizations.py", "--figures", "learned_manifold")
+    assert drawn.status == 1
+    assert "error: none of the figures applies to this model" in drawn.err
 
 
 def test_a_split_without_pictures(script, tiny_mnist):

@@ -71,10 +71,10 @@ def test_above_two_dimensions_a_scatter_shows_pca_and_tsne():
     found = np.asarray(by_pca.collections[0].get_offsets())
     np.testing.assert_allclose(np.abs(found), np.abs(centred @ directions[:2].T), atol=1e-4)
     assert by_pca.get_xlabel() == f"component 1: {sizes[0] ** 2 / (sizes**2).sum():.0%} of the variance"
-    rasterize = np.asarray(by_tsne.collections[0].get_offsets())
-    assert len(rasterize) == 40
+    drawn = np.asarray(by_tsne.collections[0].get_offsets())
+    assert len(drawn) == 40
     near = squareform(pdist(z[:40])).argsort(1)[:, 1]  # the nearest neighbour in five dimensions
-    rank = squareform(pdist(rasterize)).argsort(1).argsort(1)[np.arange(40), near]
+    rank = squareform(pdist(drawn)).argsort(1).argsort(1)[np.arange(40), near]
     assert np.median(rank) < 10  # is among the near ones on the map; 20 of 40 by chance
 
 

@@ -5,6 +5,7 @@ import time
 
 import pytest
 from helpers import DIGITS, QUIET
+from processes import CONTEXT, ensure_server
 from pytorch_lightning import Trainer
 
 from datamodules import DATASETS, Digits, ImageDataModule
@@ -133,9 +134,10 @@ def train_together(barrier):
     TrainCLI(ImageDataModule, DATASETS, ["--data", "Digits", "--trainer.max_epochs", "1"]).fit()
 
 
-def test_trainings_that_start_together_take_folders_of_their_own(context, tmp_path):
-    barrier = context.Barrier(3)
-    processes = [context.Process(target=train_together, args=(barrier,)) for _ in range(3)]
+def test_trainings_that_start_together_take_folders_of_their_own(tmp_path):
+    ensure_server()
+    barrier = CONTEXT.Barrier(3)
+    processes = [CONTEXT.Process(target=train_together, args=(barrier,)) for _ in range(3)]
     for process in processes:
         process.start()
     for process in processes:

@@ -3,7 +3,6 @@
 import os
 import pickle
 import re
-import resource
 import shutil
 import struct
 import zlib
@@ -28,35 +27,38 @@ class Pickled:
 
 
 @pytest.fixture
-def run(script, tmp_path, monkeypatch):
-    """A run of two images' worth of training, and a module beside it that tells whether it was imported."""
+def run(trained_once, tmp_path, monkeypatch):
+    """A run of two batches' training, and a module beside it that tells whether it was imported."""
     (tmp_path / "evil.py").write_text(EVIL)
     (tmp_path / "evil.yaml").write_text("trainer:\n  callbacks: evil.Evil\n")
     monkeypatch.syspath_prepend(tmp_path)
-    options = ["--trainer.max_epochs", "1", "--model.hidden_dims", "8", "--trainer.limit_train_batches", "2"]
-    script("train.py", "--data", "Digits", "--run_name", "theirs", *options)
-    return Path("lightning_logs/theirs")
+    options = ["--trainer.max_epochs", 1, "--model.hidden_dims", 8, "--trainer.limit_train_batches", 2]
+    return trained_once(tmp_path, "--data", "Digits", "--run_name", "theirs", *options).relative_to(tmp_path)
 
 
 def content_of(folder):
     return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
 
-def refuse(script, names, *arguments):
+@pytest.fixture
+def refuse(fork):
     """Each script ends with one message, has run nothing, changed nothing and taken no memory."""
-    before, memory = content_of("lightning_logs"), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    messages = []
-    for name in names:
-        options = ["--trainer.max_epochs", "2"] if name == "train.py" else ["--data_dir", "data"]
-        outcome = script(name, *arguments, *options)
-        assert outcome.status == 1, (name, outcome)
-        assert outcome.err.count("error: ") == 1, outcome.err
-        assert "Traceback" not in outcome.err
-        messages.append(outcome.err)
-    assert not Path("it_ran").exists()
-    assert content_of("lightning_logs") == before
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 300_000  # kB
-    return messages
+
+    def refuse(names, *arguments):
+        before, messages = content_of("lightning_logs"), []
+        for name in names:
+            options = ["--trainer.max_epochs", "2"] if name == "train.py" else ["--data_dir", "data"]
+            outcome = fork(name, *arguments, *options)
+            assert outcome.status == 1, (name, outcome)
+            assert outcome.err.count("error: ") == 1, outcome.err
+            assert "Traceback" not in outcome.err
+            assert outcome.memory < 200_000
+            messages.append(outcome.err)
+        assert not Path("it_ran").exists()
+        assert content_of("lightning_logs") == before
+        return messages
+
+    return refuse
 
 
 def changed(path, **parts):
@@ -142,10 +144,10 @@ CHECKPOINTS += [a_step_that_is_no_number]
 
 
 @pytest.mark.parametrize("spoil", CHECKPOINTS)
-def test_a_strangers_checkpoint(script, run, spoil):
+def test_a_strangers_checkpoint(refuse, run, spoil):
     path = runs.last_checkpoint(run)
     spoil(path)
-    for message in refuse(script, SCRIPTS, "--ckpt_path", path):
+    for message in refuse(SCRIPTS, "--ckpt_path", path):
         assert str(path) in message
 
 
@@ -188,9 +190,9 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("how", OPTIMIZERS)
-def test_a_strangers_state_of_training(script, run, how):
+def test_a_strangers_state_of_training(refuse, run, how):
     OPTIMIZERS[how](runs.last_checkpoint(run))
-    (message,) = refuse(script, ["train.py"], "--ckpt_path", runs.last_checkpoint(run))
+    (message,) = refuse(["train.py"], "--ckpt_path", runs.last_checkpoint(run))
     assert str(runs.last_checkpoint(run)) in message
 
 
@@ -233,12 +235,12 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("how", SETTINGS)
-def test_a_strangers_settings(script, run, how):
+def test_a_strangers_settings(refuse, run, how):
     path, (plain, evil) = run / "config.yaml", SETTINGS[how]
     text = path.read_text()
     assert plain in text
     path.write_text(text.replace(plain, evil))
-    (message,) = refuse(script, ["train.py"], "--ckpt_path", runs.last_checkpoint(run))
+    (message,) = refuse(["train.py"], "--ckpt_path", runs.last_checkpoint(run))
     assert str(path) in message
 
 
@@ -282,7 +284,7 @@ def bomb(path, side=60_000):
 
 
 @pytest.mark.parametrize("kind", ["a bomb", "a smaller bomb", "a program"])
-def test_a_strangers_pictures(script, tmp_path, kind):
+def test_a_strangers_pictures(script, refuse, tmp_path, kind):
     (tmp_path / "data").mkdir()
     for place in range(6):
         Image.new("RGB", (9, 9), (40 * place, 0, 0)).save(tmp_path / "data" / f"{place}.png")
@@ -293,7 +295,7 @@ def test_a_strangers_pictures(script, tmp_path, kind):
         path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(it_ran) (w) file closefile\n")
     else:
         bomb(path, 60_000 if kind == "a bomb" else 10_000)
-    for message in refuse(script, SCRIPTS, "--ckpt_path", "lightning_logs/version_0/checkpoints/last.ckpt"):
+    for message in refuse(SCRIPTS, "--ckpt_path", "lightning_logs/version_0/checkpoints/last.ckpt"):
         assert "3.png" in message
 
 
@@ -316,7 +318,7 @@ def test_a_file_stripped_to_its_model(script, run):
     shown = script("test.py", "--ckpt_path", path, "--info")
     assert (shown.status, shown.err) == (0, "")
     assert re.search(r"epochs +unknown", shown.out)
-    refuse(script, ["train.py"], "--ckpt_path", path)
+    refuse(["train.py"], "--ckpt_path", path)
 
 
 def test_versions_that_command_the_terminal(script, run):

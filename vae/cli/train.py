@@ -1,7 +1,8 @@
 """`train.py`: a LightningCLI around LitVAE, the data modules and the Trainer."""
 
-from argparse import ArgumentError
+from argparse import SUPPRESS, ArgumentError
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from traceback import walk_tb
 
@@ -9,6 +10,7 @@ import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import restricted_number_type
 from pytorch_lightning import LightningDataModule, Trainer
+from pytorch_lightning.callbacks import ProgressBar as Progress
 from pytorch_lightning.cli import ArgsType, LightningCLI, SaveConfigCallback
 
 from vae import runs
@@ -17,16 +19,33 @@ from vae.callbacks import (
     BestCheckpoint,
     GracefulShutdown,
     LastCheckpoint,
-    ProgressBar,
     RunLogger,
     TensorBoardImages,
     Throughput,
     TruncateLogOnResume,
+    progress,
 )
-from vae.cli.parser import CommandLineParser
+from vae.cli.errors import describe_os_error
+from vae.cli.parser import CommandLineParser, TrainerHelp
 from vae.lit_vae import LitVAE
 
 SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
+DEFAULTS = signature(Trainer).parameters
+AT_LEAST_ONE = ("accumulate_grad_batches", "check_val_every_n_epoch", "limit_train_batches", "max_epochs", "max_steps")
+REFUSED = {  # options of the Trainer without effect here, or with a wrong one
+    "accumulate_grad_batches": "not available; the images in a training step are --data.batch_size",
+    "barebones": "a run always writes into its folder; to try without, --trainer.fast_dev_run true",
+    "default_root_dir": "a run lives in lightning_logs in the working directory; --run_name names its folder",
+    "gradient_clip_algorithm": "gradients are clipped by their norm; the option is --model.gradient_clip_val",
+    "gradient_clip_val": "the option is --model.gradient_clip_val",
+    "limit_predict_batches": "train.py does not predict",
+    "limit_test_batches": "train.py does not test; test.py does",
+    "logger": "a run always writes into its folder; to try without, --trainer.fast_dev_run true",
+    "model_registry": "not available; a model stays in the folder of its run",
+    "num_sanity_val_steps": "validation before training would be logged as that of an epoch",
+    "overfit_batches": "each epoch has an order of its own; to train on fewer images, --trainer.limit_train_batches",
+    "use_distributed_sampler": "the data modules shard their images themselves",
+}
 
 
 class SaveSettings(SaveConfigCallback):
@@ -51,6 +70,7 @@ class TrainCLI(LightningCLI):
     def __init__(self, data_class: type[LightningDataModule], datasets: Mapping[str, type], args: ArgsType = None):
         self.datasets = datasets
         self.ckpt_path: Path | None = None
+        self.epochs_before = 0
         super().__init__(
             LitVAE,
             data_class,
@@ -71,20 +91,38 @@ class TrainCLI(LightningCLI):
             args=args,
         )
 
+    def add_core_arguments_to_parser(self, parser: CommandLineParser) -> None:
+        parser.add_lightning_class_args(LitVAE, "model")
+        parser.add_subclass_arguments(
+            self.datamodule_class,
+            "data",
+            fail_untyped=False,
+            required=True,
+            skip={"seed"},  # it is that of seed_everything
+            metavar=f"{{{','.join(self.datasets)}}}",
+            help="The data set; --data.help NAME lists its options, which follow --data NAME.",
+        )
+        parser.add_lightning_class_args(Trainer, "trainer")
+        parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
+
     def add_default_arguments_to_parser(self, parser: CommandLineParser) -> None:
         parser.add_argument("--seed_everything", type=SEED, default=0, help="Seed of weights, order and noise.")
 
     def add_arguments_to_parser(self, parser: CommandLineParser) -> None:
-        parser.datasets = self.datasets
+        parser.datasets, parser.refused = self.datasets, REFUSED
+        resume = "Resume: a checkpoint, the folder or the name of a run, or last, the newest run."
+        parser.add_argument("--ckpt_path", type=str | None, help=resume)
         parser.add_argument(
             "--run_name", type=str | None, help="The run's folder in lightning_logs; default: version_N."
         )
-        parser.add_argument("--ckpt_path", type=str | None, help="Go on from this checkpoint; last: the newest run's.")
         parser.set_defaults({"data": next(iter(self.datasets))})
         parser.link_arguments("seed_everything", "model.seed", int)  # a plain one: it goes into the checkpoint
-        parser.link_arguments("seed_everything", "data.init_args.seed", int)
         parser.link_arguments("data", "model.image_shape", lambda data: data.image_shape, apply_on="instantiate")
         parser.link_arguments("data", "model.palette", self.palette, apply_on="instantiate")
+        for action in parser._actions + parser._links_group._group_actions:
+            if action.dest.startswith("trainer") or action in parser._links_group._group_actions:
+                action.help = SUPPRESS
+        parser.add_argument("--trainer.help", action=TrainerHelp, help="List the options of Lightning's Trainer.")
 
     def palette(self, data: LightningDataModule) -> tuple[tuple[int, ...], ...] | None:
         """The colours of the training images, for the one likelihood that asks for them."""
@@ -125,21 +163,20 @@ class TrainCLI(LightningCLI):
             parser.exit_on_error = True
 
     def parse(self, parser: CommandLineParser, args: ArgsType, base: Namespace | None = None) -> None:
-        try:
-            parse = parser.parse_object if isinstance(args, dict | Namespace) else parser.parse_args
-            self.config = parse(args, namespace=base)
-        except ValueError as error:  # a configuration file that is no text
-            parser.error(str(error))
+        parse = parser.parse_object if isinstance(args, dict | Namespace) else parser.parse_args
+        self.config = parse(args, namespace=base)
         name = self.config.data.class_path.rpartition(".")[2]
         if name not in self.datasets:
             parser.error(f"unknown data set {name!r}: choose one of {', '.join(self.datasets)}")
-        for option in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+        for group in ("model", "trainer"):
+            if not isinstance(self.config[group], Namespace):
+                parser.error(f"--{group}: expected options with values, got {self.config[group]}")
+        for option in AT_LEAST_ONE:
             if self.config.trainer[option] == 0:
-                parser.error(f"trainer.{option}: expected a whole number of at least 1, got 0")
-        if self.config.trainer.logger not in (None, True):
-            parser.error(
-                "trainer.logger: a run always writes into its folder; to try without, --trainer.fast_dev_run true"
-            )
+                parser.error(f"--trainer.{option}: expected at least 1, got 0")
+        for option, reason in REFUSED.items():
+            if self.config.trainer[option] not in (None, self.trainer_defaults.get(option, DEFAULTS[option].default)):
+                parser.error(f"--trainer.{option}: {reason}")
 
     def instantiate_classes(self) -> None:
         try:
@@ -148,16 +185,21 @@ class TrainCLI(LightningCLI):
             self.parser.error(str(error))
 
     def instantiate_trainer(self) -> Trainer:
-        options = self.config.trainer
+        options = self.config_init.trainer
+        own = options.callbacks if isinstance(options.callbacks, list) else [options.callbacks]
         callbacks = [GracefulShutdown(), TruncateLogOnResume(), Throughput(), TensorBoardImages()]
         if options.enable_checkpointing is not False:
             callbacks += [BestCheckpoint(), LastCheckpoint()]
-        if options.enable_progress_bar is not False:
-            callbacks.append(ProgressBar(refresh_rate=20))  # at every batch it would cost a step's time a twentieth
+        if options.enable_progress_bar is not False and not any(isinstance(each, Progress) for each in own):
+            callbacks.append(progress(refresh_rate=2))  # of blocks
         self.trainer_defaults["callbacks"] = callbacks
         resumed = runs.run_of(self.ckpt_path) if self.ckpt_path else None
-        plugins = [AtomicCheckpointIO(), *(options.plugins or ())]
-        return super().instantiate_trainer(logger=RunLogger(self.run_name, resumed), plugins=plugins)
+        plugins = options.plugins if isinstance(options.plugins, list) else [options.plugins]
+        plugins = [AtomicCheckpointIO(), *(plugin for plugin in plugins if plugin)]
+        try:
+            return super().instantiate_trainer(logger=RunLogger(self.run_name, resumed), plugins=plugins)
+        except (TypeError, ImportError) as error:  # a value of accelerator, devices or precision
+            self.parser.error(f"--trainer: {error}")
 
     def fit(self) -> None:
         """Train. What can be wrong is checked first, so that then nothing is written."""
@@ -165,6 +207,7 @@ class TrainCLI(LightningCLI):
             lit, data = self.model, self.datamodule
             runs.check_hyperparameters(self.checkpoint, lit.hparams, data.hparams, type(data))
             runs.check_resumable(self.checkpoint, self.ckpt_path, lit, self.trainer, self.begun)
+            self.epochs_before = self.checkpoint["epoch"] + 1
             del self.checkpoint  # the Trainer reads it again
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
@@ -173,12 +216,21 @@ class TrainCLI(LightningCLI):
         except (OSError, torch.OutOfMemoryError) as error:
             began = self.trainer.global_step and not self.trainer.fast_dev_run  # else there is nothing to resume
             advice = f"\n{runs.how_to_resume(Path(self.trainer.logger.log_dir))}" if began else ""
-            raise runs.RunError(f"{error}{advice}") from error
+            reason = describe_os_error(error) if isinstance(error, OSError) else str(error)
+            raise runs.RunError(f"{reason}{advice}") from error
         except (TypeError, ValueError, RuntimeError) as error:
             *_, (frame, _) = walk_tb(error.__traceback__)
             if frame.f_globals["__name__"].startswith("pytorch_lightning."):  # which refuses an option
                 raise runs.RunError(str(error).strip()) from error
             raise
+
+    def trained(self) -> str:
+        """What `fit` has trained, in words; an epoch counts once it is whole."""
+        epochs = self.trainer.current_epoch - (self.unfinished_epoch() is not None)
+        new = epochs - self.epochs_before
+        if not new and self.epochs_before:
+            return f"nothing: the run has its {epochs} epochs; --trainer.max_epochs {2 * epochs} goes further"
+        return f"{new} epoch{'s' * (new != 1)}" + (f", {epochs} in all" if self.epochs_before else "")
 
     def unfinished_epoch(self) -> str | None:
         """Where training ended within an epoch, in words; None if it did not."""

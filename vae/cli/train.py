@@ -137,7 +137,8 @@ class TrainCLI(LightningCLI):
         self.parse(parser, args)
         self.run_name = self.config.run_name
         if self.config.ckpt_path:
-            self.ckpt_path, self.checkpoint = runs.checkpoint_to_resume(self.config.ckpt_path, self.run_name)
+            named = self.config.ckpt_path, self.run_name
+            self.ckpt_path, self.checkpoint = runs.checkpoint_to_resume(*named, self.datasets)
             self.parse(parser, args, self.settings_to_resume(parser))
             data, dataset = self.config.data.init_args, self.config.data.class_path.rpartition(".")[2]
             now = {"dataset": dataset, **data.as_dict()}  # before a model of some other size is built

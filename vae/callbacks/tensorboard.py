@@ -3,6 +3,8 @@
 import shlex
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -183,7 +185,9 @@ class TensorBoardImages(Callback):
         means = pad(means, (0, max(0, 3 - means.shape[1])))  # the projector shows nothing of fewer dimensions
         names = None if labels is None else [data.classes[label] for label in labels.tolist()]
         side = min(MAX_PIXELS, *images.shape[-2:])
-        writer.add_embedding(means, names, resize(images, side, antialias=True), trainer.global_step, "posterior_means")
+        sprites = resize(images, side, antialias=True)
+        with redirect_stdout(StringIO()):  # it warns where a resumed run writes them again
+            writer.add_embedding(means, names, sprites, trainer.global_step, "posterior_means")
         best = best_elbo(trainer)
         if best is not None:
             writer.add_scalar(runs.scalar_tag("best_val_elbo"), best, trainer.global_step)

@@ -23,8 +23,13 @@ WORD = r"[\w:,-]*"  # names no code: what is imported has a dot
 TEXT = r"[^\x00-\x1f\x7f-\x9f]*"
 
 
-def checkpoint_to_resume(ckpt_path: str, run_name: str | None) -> tuple[Path, dict[str, Any]]:
+def checkpoint_to_resume(
+    ckpt_path: str, run_name: str | None, datasets: Mapping[str, type]
+) -> tuple[Path, dict[str, Any]]:
     """The checkpoint to resume from, as `find_checkpoint`, and its contents.
+
+    Args:
+        datasets: the data modules by name.
 
     Raises:
         RunError: it is missing, damaged or not one of this project's, or its run's folder has no config.yaml.
@@ -32,7 +37,7 @@ def checkpoint_to_resume(ckpt_path: str, run_name: str | None) -> tuple[Path, di
     path = find_checkpoint(ckpt_path, run_name, resume=True)
     checkpoint = read_checkpoint(path)
     with as_untrusted(path):
-        check_contents(checkpoint)
+        check_contents(checkpoint, datasets)
     if not (run_of(path) / "config.yaml").is_file():
         raise RunError(
             f"{run_of(path) / 'config.yaml'} is missing: train.py resumes a run only in its own, whole folder."
@@ -198,11 +203,13 @@ def check_training_state(checkpoint: Mapping[str, Any], lit: LitVAE, trainer: Tr
     loops = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
     states = {callback.state_key: callback.state_dict() for callback in trainer.callbacks}
     found = {key: state for key, state in checkpoint["callbacks"].items() if states.get(key)}
+    best = [state["best_model_score"] for state in found.values() if "best_model_score" in state]
     fits = (
         {"epoch", "global_step"} <= checkpoint.keys()
         and re.fullmatch(r"\d+(\.\d+)*((rc|\.?dev|\.post)\d+)?", checkpoint["pytorch-lightning_version"])
         and has_form(checkpoint["loops"], {name: getattr(trainer, name).state_dict() for name in loops})
         and has_form(found, {key: states[key] for key in found})
+        and all(score is None or (isinstance(score, Tensor) and score.ndim == 0) for score in best)
         and all(isinstance(size, int) and size >= 0 for size in checkpoint.get("log", {}).values())
         and optimizer_state_matches(checkpoint["optimizer_states"], checkpoint["lr_schedulers"], lit)
     )

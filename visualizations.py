@@ -8,7 +8,7 @@ from typing import Any, Literal, NoReturn
 try:
     from datamodules import DATASETS, DataError
     from vae.cli import evaluation_trainer, run_command, user_facing_errors
-    from vae.figures import FIGURES, NotApplicable, render
+    from vae.figures import FIGURES, NotApplicable, compares_runs, render
     from vae.runs import figure_inputs, find_checkpoint, load_run, write_atomically
 except KeyboardInterrupt:  # the imports take seconds
     raise SystemExit("error: interrupted") from None
@@ -39,7 +39,7 @@ def visualize(
     lit, data = load_run(checkpoint, DATASETS, data_dir)
     vae = lit.vae.to(evaluation_trainer(accelerator=accelerator, devices=1).strategy.root_device)
     print(f"Drawing from {checkpoint}")
-    inputs = figure_inputs(checkpoint, vae, data, split, runs)
+    inputs = figure_inputs(checkpoint, vae, data, split, runs, DATASETS)
     inputs |= {name: lambda value=value: value for name, value in options.items()}
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     not_drawn = {}
@@ -51,9 +51,11 @@ def visualize(
             if isinstance(reason, DataError):  # the other figures need not try to load the data again
                 inputs |= dict.fromkeys(("images", "labels"), partial(fail, reason))
             continue
-        path = Path(output_dir) / f"{data.name}_{name}_latent_variables={vae.latent_dim}.{kind}"
+        stem = name if compares_runs(name) else f"{data.name}_{name}_latent_variables={vae.latent_dim}"
+        path = Path(output_dir) / f"{stem}.{kind}"
+        replaced = "  (replaced; --output_dir keeps another run's figures apart)" if path.exists() else ""
         write_atomically(path, content)
-        print(path)
+        print(f"{path}{replaced}")
     for reason, names in not_drawn.items():
         print(f"Not drawn: {', '.join(names)}: {reason}", file=sys.stderr)
     if sum(map(len, not_drawn.values())) == len(chosen):

@@ -1,12 +1,13 @@
 """The training system around the model: hyper-parameters, steps, optimiser, and what is logged. No formula."""
 
+import os
 import platform
 import warnings
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from inspect import signature
 from math import inf
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from pytorch_lightning import LightningModule
@@ -15,8 +16,10 @@ from torch.distributions import Distribution
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
+from vae.choices import choose
 from vae.likelihoods import MeanLikelihood
 from vae.metrics import (
+    MIN_EFFECTIVE_SAMPLES,
     ActiveUnits,
     ImportanceEstimateMetrics,
     KLPerDimension,
@@ -25,7 +28,6 @@ from vae.metrics import (
     bits_per_dim,
 )
 from vae.model import VAE, chunk_sizes
-from vae.registry import Registry
 from vae.seeds import derive_seed, derive_seeds
 
 EVALUATION_SEED = 1312_6114
@@ -34,18 +36,14 @@ MAX_SAMPLES = 1_000  # of an image in a step: memory grows with them
 NEVER = 2**62  # a step that is not reached
 DECOUPLED_DECAY = ("AdamW", "Adafactor")
 
-OPTIMIZERS = Registry(
-    "optimizer",
-    {
-        name: kind
-        for name, kind in vars(torch.optim).items()
-        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
-        # abstract; needs a closure; takes no dense gradients; takes no biases
-        if name not in ("Optimizer", "LBFGS", "SparseAdam", "Muon")
-    },
-)
-LR_SCHEDULES = Registry("lr_schedule", {"constant": None, "cosine": torch.optim.lr_scheduler.CosineAnnealingLR})
-OBJECTIVES = Registry("objective", {name: name for name in ("elbo", "iwae", "dreg")})
+Objective = Literal["elbo", "iwae", "dreg"]
+LRSchedule = Literal["constant", "cosine"]
+OptimizerName = Literal[  # those of torch.optim that take no closure, dense gradients, and biases
+    "ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"
+]
+OBJECTIVES = dict.fromkeys(get_args(Objective))
+LR_SCHEDULES = {"constant": None, "cosine": torch.optim.lr_scheduler.CosineAnnealingLR}
+OPTIMIZERS = {name: getattr(torch.optim, name) for name in get_args(OptimizerName)}
 COLLAPSE = (
     "no latent variable is active, the posterior has collapsed: its mean is the same for all validation images. "
     "Train longer; with the objective elbo, try --model.beta_warmup_epochs 10 or a smaller --model.beta."
@@ -57,6 +55,12 @@ NOT_FINITE = (
     "Try a smaller --model.learning_rate, --model.gradient_clip_val 1, or another --model.likelihood, in a new run."
 )
 
+UNDERESTIMATE = (
+    "log_marginal is underestimated, by more than log_marginal_mc_error: for 5 % of the images, {k} samples count as "
+    "{size:.1f} or fewer (effective_sample_size_5_percent; at least {least} are needed). "
+    "Take more samples, or read it as a lower bound."
+)
+
 
 class NotFinite(Exception):
     """The loss became infinite or no number."""
@@ -64,6 +68,10 @@ class NotFinite(Exception):
 
 class PosteriorCollapse(UserWarning):
     """The posterior is the same for all images."""
+
+
+class Underestimate(UserWarning):
+    """The estimate of log p(x) is too low by more than its claimed error."""
 
 
 class LitVAE(LightningModule):
@@ -76,7 +84,7 @@ class LitVAE(LightningModule):
         analytic_kl: whether elbo takes the KL in closed form (Appendix B) or by sampling (estimator A, equation 6).
         beta: weight of the KL in what elbo trains; never in what is reported.
         beta_warmup_epochs: epochs over which that weight rises from 0, in a line.
-        optimizer: any optimiser of torch.optim, by name.
+        optimizer: an optimiser of torch.optim.
         learning_rate: its step size.
         weight_decay: its weight decay.
         weight_prior: the paper's Gaussian prior N(0, I) on all weights: a further weight decay of 1 / N for N training
@@ -84,7 +92,8 @@ class LitVAE(LightningModule):
         lr_schedule: constant, or cosine (down to zero at the last step).
         init_output_bias: whether the decoder starts at the mean of the training images.
         gradient_clip_val: the largest norm of all gradients together; a step with a larger one is scaled down to it.
-        seed: of the noise in training, which is a function of (seed, epoch, block, rank).
+        seed: of the noise in training, which is a function of (seed, epoch, block, rank); by default that of
+            `seed_everything`, else 0.
         compile: whether torch.compile makes one program of the training's bound; it takes half a minute, and on a CPU
             needs a C++ compiler.
         vae: the arguments of `VAE`.
@@ -95,19 +104,19 @@ class LitVAE(LightningModule):
 
     def __init__(
         self,
-        objective: str = "elbo",
+        objective: Objective = "elbo",
         num_samples: int = 1,
         analytic_kl: bool = True,
         beta: float = 1.0,
         beta_warmup_epochs: float = 0.0,
-        optimizer: str = "Adam",
+        optimizer: OptimizerName = "Adam",
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
         weight_prior: bool = False,
-        lr_schedule: str = "constant",
+        lr_schedule: LRSchedule = "constant",
         init_output_bias: bool = False,
         gradient_clip_val: float | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         compile: bool = False,
         **vae: Any,
     ):
@@ -122,17 +131,20 @@ class LitVAE(LightningModule):
         for name, value in (("weight_decay", weight_decay), ("beta", beta), ("beta_warmup_epochs", beta_warmup_epochs)):
             if not value >= 0:
                 raise ValueError(f"{name}: expected 0 or more, got {value}")
-        if OBJECTIVES[objective] != "elbo" and (beta != 1 or beta_warmup_epochs or not analytic_kl):
+        choose("objective", objective, OBJECTIVES)
+        if objective != "elbo" and (beta != 1 or beta_warmup_epochs or not analytic_kl):
             raise ValueError(
                 f"beta, beta_warmup_epochs and analytic_kl belong to the objective elbo, not to {objective}"
             )
-        self.optimizer, self.lr_schedule = OPTIMIZERS[optimizer], LR_SCHEDULES[lr_schedule]
+        self.optimizer = choose("optimizer", optimizer, OPTIMIZERS)
+        self.lr_schedule = choose("lr_schedule", lr_schedule, LR_SCHEDULES)
         if (weight_decay or weight_prior) and "weight_decay" not in signature(self.optimizer).parameters:
             raise ValueError(f"weight_decay: {optimizer} has none; choose another optimizer, such as Adam")
         if weight_prior and optimizer in DECOUPLED_DECAY:
             raise ValueError(
                 f"weight_prior: the decay of {optimizer} is not part of the gradient; choose another, such as Adam"
             )
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         self.save_hyperparameters()
         self.vae = VAE(**vae)
         bounds = (self.vae.elbo, self.vae.importance_bound)
@@ -147,11 +159,8 @@ class LitVAE(LightningModule):
             raise ValueError("init_output_bias: this likelihood has no mean that the bias could start at")
         self.train_bound, self.val_bound = PerImageMean(), PerImageMean()
         self.test_bound = ImportanceEstimateMetrics()
-        self.active_units, self.kl_per_dimension, self.quality = (
-            ActiveUnits(),
-            KLPerDimension(),
-            ReconstructionMetrics(),
-        )
+        self.active_units, self.kl_per_dimension = ActiveUnits(), KLPerDimension()
+        self.quality = ReconstructionMetrics()
         self.importance_samples: tuple[int, ...] = (100,)  # of each image, in the test
 
     def setup(self, stage: str) -> None:
@@ -215,9 +224,7 @@ class LitVAE(LightningModule):
         seed = derive_seed(TRAINING_NOISE, self.hparams.seed, self.current_epoch, block, self.global_rank)
         generator = torch.Generator(self.device).manual_seed(seed)
         shape = (self.hparams.num_samples, num_images, self.vae.latent_dim)
-        return torch.randn(
-            shape, generator=generator, device=self.device, dtype=torch.float32
-        )  # whatever the precision
+        return torch.randn(shape, generator=generator, device=self.device, dtype=torch.float32)
 
     def objective(self, x: Tensor, eps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """What training raises, [B], and what is logged of it, [B] each: nats per image."""
@@ -315,6 +322,10 @@ class LitVAE(LightningModule):
             warnings.warn(COLLAPSE, PosteriorCollapse, stacklevel=1)
 
     def on_test_epoch_end(self) -> None:
+        size = self.test_bound.compute()["effective_sample_size_5_percent"]
+        if size < MIN_EFFECTIVE_SAMPLES:
+            message = UNDERESTIMATE.format(k=self.importance_samples[-1], size=size, least=MIN_EFFECTIVE_SAMPLES)
+            warnings.warn(message, Underestimate, stacklevel=1)
         for metric in (self.test_bound, self.active_units, self.kl_per_dimension, self.quality):
             self.log_all("test", metric)
 

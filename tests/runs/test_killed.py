@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import CONTEXT, ensure_server
+from processes import CONTEXT, fork
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
 from datamodules import DATASETS, MNIST, ImageDataModule
@@ -68,9 +68,7 @@ def trained(tiny_mnist):
     def run(args, moment=None):
         """The last step that it told of."""
         receiver, sender = CONTEXT.Pipe(duplex=False)
-        process = CONTEXT.Process(target=train, args=(args, MNIST.sha256, moment, sender))
-        ensure_server()
-        process.start()
+        process = fork(train, args, MNIST.sha256, moment, sender)
         sender.close()
         steps = [0]
         try:

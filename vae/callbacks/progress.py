@@ -27,6 +27,14 @@ class TerminalProgress(TQDMProgressBar):
 class LogProgress(ProgressBar):
     """One line an epoch, for output that is no terminal; nothing for a test."""
 
+    is_enabled = True
+
+    def disable(self) -> None:
+        self.is_enabled = False
+
+    def enable(self) -> None:
+        self.is_enabled = True
+
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         self.start = time.perf_counter()
 
@@ -34,7 +42,7 @@ class LogProgress(ProgressBar):
         values = {name: value for name, value in self.get_metrics(trainer, lit).items() if name != "v_num"}
         shown = [f"{name} {value:.2f}" for name, value in values.items()]
         shown.append(f"{time.perf_counter() - self.start:.1f} s")
-        if trainer.is_global_zero:
+        if self.is_enabled:  # the Trainer disables it on all processes but the first
             print(f"Epoch {trainer.current_epoch + 1}: {', '.join(shown)}", flush=True)
 
 

@@ -17,7 +17,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch._dynamo.exc import TorchDynamoException
 
 from vae import runs
-from vae.lit_vae import NotFinite, PosteriorCollapse
+from vae.lit_vae import NotFinite, PosteriorCollapse, Underestimate
 
 REMEDIES = {
     errno.EACCES: "choose a folder that can be written to",
@@ -46,7 +46,8 @@ def user_facing_errors(*expected: type[Exception]) -> Iterator[None]:
         sys.stdout = StringIO()
         where = f" in process {rank_zero_only.rank}"
     else:
-        warnings.filterwarnings("once", category=PosteriorCollapse)
+        for category in (PosteriorCollapse, Underestimate):
+            warnings.filterwarnings("once", category=category)
         warnings.filterwarnings("always", category=runs.OtherCheckpoint)
     try:
         yield

@@ -1,6 +1,6 @@
 """`train.py`: a LightningCLI around LitVAE, the data modules and the Trainer."""
 
-from argparse import SUPPRESS, ArgumentError
+from argparse import ArgumentError
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
@@ -56,7 +56,7 @@ class SaveSettings(SaveConfigCallback):
 
     def on_train_start(self, trainer: Trainer, lit: LitVAE) -> None:
         path = Path(trainer.log_dir) / self.config_filename  # log_dir: all processes must ask for it
-        runs.write_atomically(path, self.parser.dump(self.config, skip_unset=False).encode())
+        runs.write_atomically(path, self.parser.dump(self.config, skip_unset=False, skip_validation=True).encode())
 
 
 class TrainCLI(LightningCLI):
@@ -121,7 +121,7 @@ class TrainCLI(LightningCLI):
         parser.link_arguments("data", "model.palette", self.palette, apply_on="instantiate")
         for action in parser._actions + parser._links_group._group_actions:
             if action.dest.startswith("trainer") or action in parser._links_group._group_actions:
-                action.help = SUPPRESS
+                action.is_hidden = True  # help=SUPPRESS would leave it out of config.yaml as well
         parser.add_argument("--trainer.help", action=TrainerHelp, help="List the options of Lightning's Trainer.")
 
     def palette(self, data: LightningDataModule) -> tuple[tuple[int, ...], ...] | None:
@@ -214,23 +214,28 @@ class TrainCLI(LightningCLI):
         try:
             self.trainer.fit(self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True)
         except (OSError, torch.OutOfMemoryError) as error:
-            began = self.trainer.global_step and not self.trainer.fast_dev_run  # else there is nothing to resume
+            first, tried = self.trainer.is_global_zero, self.trainer.fast_dev_run
+            began = (
+                self.trainer.global_step and first and not tried
+            )  # else there is nothing to resume, or no folder known
             advice = f"\n{runs.how_to_resume(Path(self.trainer.logger.log_dir))}" if began else ""
             reason = describe_os_error(error) if isinstance(error, OSError) else str(error)
             raise runs.RunError(f"{reason}{advice}") from error
         except (TypeError, ValueError, RuntimeError) as error:
             *_, (frame, _) = walk_tb(error.__traceback__)
             if frame.f_globals["__name__"].startswith("pytorch_lightning."):  # which refuses an option
-                raise runs.RunError(str(error).strip()) from error
+                raise runs.RunError(str(error).strip() or repr(error)) from error
             raise
 
-    def trained(self) -> str:
+    def trained(self, seconds: float) -> str:
         """What `fit` has trained, in words; an epoch counts once it is whole."""
         epochs = self.trainer.current_epoch - (self.unfinished_epoch() is not None)
         new = epochs - self.epochs_before
         if not new and self.epochs_before:
             return f"nothing: the run has its {epochs} epochs; --trainer.max_epochs {2 * epochs} goes further"
-        return f"{new} epoch{'s' * (new != 1)}" + (f", {epochs} in all" if self.epochs_before else "")
+        minutes, seconds = divmod(round(seconds), 60)
+        of_all = f", {epochs} in all," if self.epochs_before else ""
+        return f"{new} epoch{'s' * (new != 1)}{of_all} in {minutes} min {seconds} s"
 
     def unfinished_epoch(self) -> str | None:
         """Where training ended within an epoch, in words; None if it did not."""

@@ -19,9 +19,9 @@ def main() -> None:
     cli = TrainCLI(ImageDataModule, DATASETS)
     start = time.perf_counter()
     cli.fit()
-    minutes, seconds = divmod(round(time.perf_counter() - start), 60)
+    seconds = time.perf_counter() - start
     print(f"Run       {cli.trainer.log_dir or 'none: --trainer.fast_dev_run writes nothing'}")
-    print(f"Trained   {cli.trained()}, in {minutes} min {seconds} s")
+    print(f"Trained   {cli.trained(seconds)}")
     best = best_elbo(cli.trainer)
     if stopped := cli.unfinished_epoch():
         print(f"Stopped   {stopped}")

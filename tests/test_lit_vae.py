@@ -264,6 +264,13 @@ def test_only_the_first_fit_starts_the_output_bias(again):
     assert torch.equal(starts[0], trained)
 
 
+def test_seed_everything_seeds_the_noise(monkeypatch):
+    assert LitVAE(image_shape=(1, 8, 8)).hparams.seed == 0
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
+    assert LitVAE(image_shape=(1, 8, 8)).hparams.seed == 7
+    assert LitVAE(image_shape=(1, 8, 8), seed=3).hparams.seed == 3
+
+
 def test_no_optimizer_decays_unasked():
     for name in OPTIMIZERS:
         lit = LitVAE(image_shape=(1, 8, 8), hidden_dims=4, optimizer=name)

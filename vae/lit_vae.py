@@ -1,5 +1,6 @@
 """The training system around the model: hyper-parameters, steps, optimiser, and what is logged. No formula."""
 
+import os
 import platform
 import warnings
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from torch.distributions import Distribution
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
+from vae.choices import choose
 from vae.likelihoods import MeanLikelihood
 from vae.metrics import (
     MIN_EFFECTIVE_SAMPLES,
@@ -26,7 +28,6 @@ from vae.metrics import (
     bits_per_dim,
 )
 from vae.model import VAE, chunk_sizes
-from vae.registry import choose
 from vae.seeds import derive_seed, derive_seeds
 
 EVALUATION_SEED = 1312_6114
@@ -91,7 +92,8 @@ class LitVAE(LightningModule):
         lr_schedule: constant, or cosine (down to zero at the last step).
         init_output_bias: whether the decoder starts at the mean of the training images.
         gradient_clip_val: the largest norm of all gradients together; a step with a larger one is scaled down to it.
-        seed: of the noise in training, which is a function of (seed, epoch, block, rank).
+        seed: of the noise in training, which is a function of (seed, epoch, block, rank); by default that of
+            `seed_everything`, else 0.
         compile: whether torch.compile makes one program of the training's bound; it takes half a minute, and on a CPU
             needs a C++ compiler.
         vae: the arguments of `VAE`.
@@ -114,7 +116,7 @@ class LitVAE(LightningModule):
         lr_schedule: LRSchedule = "constant",
         init_output_bias: bool = False,
         gradient_clip_val: float | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         compile: bool = False,
         **vae: Any,
     ):
@@ -142,6 +144,7 @@ class LitVAE(LightningModule):
             raise ValueError(
                 f"weight_prior: the decay of {optimizer} is not part of the gradient; choose another, such as Adam"
             )
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         self.save_hyperparameters()
         self.vae = VAE(**vae)
         bounds = (self.vae.elbo, self.vae.importance_bound)

@@ -92,7 +92,10 @@ def bits_per_dim(log_likelihood: Tensor, image_shape: Sequence[int]) -> Tensor:
     return -log_likelihood / (prod(image_shape) * log(2))
 
 
-def is_active(means: Tensor, threshold: float = 0.01) -> Tensor:
+ACTIVE_THRESHOLD = 0.01  # Burda et al., arXiv 1509.00519, Section 5.2
+
+
+def is_active(means: Tensor, threshold: float = ACTIVE_THRESHOLD) -> Tensor:
     """Which latent variables the data moves: the variance over it of the posterior's mean, [N, Z], is above that.
 
     Burda et al., arXiv 1509.00519, Section 5.2. Returns bool [Z].

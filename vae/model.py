@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
+from vae.choices import choose
 from vae.likelihoods import LIKELIHOODS, DiagonalGaussian, at_least_float32
 from vae.networks import ACTIVATIONS, NETWORKS
-from vae.registry import choose
 
 MIN_NOISE_CHUNK, MAX_NOISE_CHUNK = 32, 512  # samples of each image whose noise is drawn together
 DECODER_CHUNK = 2**19  # parameters of p(x|z) that are computed together: they stay in a CPU's cache

@@ -89,7 +89,7 @@ def weights(run):
 
 def curves(run):
     events = EventAccumulator(str(run)).Reload()
-    clock = ("epoch_seconds", "images_per_second")
+    clock = ("workings/epoch_seconds", "workings/images_per_second")
     return {
         tag: [(event.step, event.value) for event in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]

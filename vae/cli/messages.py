@@ -29,7 +29,7 @@ def explain(message: str, parser: ArgumentParser) -> str:
     if found := CLASS.search(message):
         key, name, problem = found.groups()
         if key != "data":
-            return f"--{key} {name}: " + KEY.sub(r"--\1: ", problem)
+            return f"--{key} {name}: " + KEY.sub(rf"--{key}.\1: ", problem)
         if name in parser.datasets:
             options = options_of(parser.datasets[name])
             if unknown := UNKNOWN.search(problem):

@@ -16,6 +16,10 @@ from vae.cli.messages import explain
 class HelpFormatter(DefaultHelpFormatter):
     """Shows the choices of an option and its default, rather than names of types."""
 
+    def add_argument(self, action: Action) -> None:
+        if not getattr(action, "is_hidden", False):
+            super().add_argument(action)
+
     def _get_default_metavar_for_optional(self, action: Action) -> str:
         return "VALUE"
 
@@ -69,7 +73,8 @@ class TrainerHelp(_HelpAction):
     """`--trainer.help`: prints the Trainer's options, which `--help` leaves out."""
 
     def __call__(self, parser: CommandLineParser, *_: Any) -> NoReturn:
-        options = CommandLineParser(description="Options of Lightning's Trainer.")
+        blocks = "Options that count training batches count blocks of --data.steps_per_block steps."
+        options = CommandLineParser(description=f"Options of Lightning's Trainer. {blocks}")
         options.add_class_arguments(Trainer, "trainer", fail_untyped=False, skip={*parser.refused})
         options.print_help()
         sys.exit()

@@ -1,6 +1,6 @@
 """`train.py`: a LightningCLI around LitVAE, the data modules and the Trainer."""
 
-from argparse import SUPPRESS, ArgumentError
+from argparse import ArgumentError
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
@@ -23,6 +23,7 @@ from vae.callbacks import (
     TensorBoardImages,
     Throughput,
     TruncateLogOnResume,
+    fresh_state,
     progress,
 )
 from vae.cli.errors import describe_os_error
@@ -121,7 +122,7 @@ class TrainCLI(LightningCLI):
         parser.link_arguments("data", "model.palette", self.palette, apply_on="instantiate")
         for action in parser._actions + parser._links_group._group_actions:
             if action.dest.startswith("trainer") or action in parser._links_group._group_actions:
-                action.help = SUPPRESS
+                action.is_hidden = True  # help=SUPPRESS would leave it out of config.yaml as well
         parser.add_argument("--trainer.help", action=TrainerHelp, help="List the options of Lightning's Trainer.")
 
     def palette(self, data: LightningDataModule) -> tuple[tuple[int, ...], ...] | None:
@@ -137,7 +138,8 @@ class TrainCLI(LightningCLI):
         self.parse(parser, args)
         self.run_name = self.config.run_name
         if self.config.ckpt_path:
-            self.ckpt_path, self.checkpoint = runs.checkpoint_to_resume(self.config.ckpt_path, self.run_name)
+            named = self.config.ckpt_path, self.run_name
+            self.ckpt_path, self.checkpoint = runs.checkpoint_to_resume(*named, self.datasets)
             self.parse(parser, args, self.settings_to_resume(parser))
             data, dataset = self.config.data.init_args, self.config.data.class_path.rpartition(".")[2]
             now = {"dataset": dataset, **data.as_dict()}  # before a model of some other size is built
@@ -176,6 +178,10 @@ class TrainCLI(LightningCLI):
         for option, reason in REFUSED.items():
             if self.config.trainer[option] not in (None, self.trainer_defaults.get(option, DEFAULTS[option].default)):
                 parser.error(f"--trainer.{option}: {reason}")
+        try:
+            parser.dump(self.config, skip_unset=False)
+        except (TypeError, ValueError) as error:  # a callback's option that jsonargparse does not write as it reads it
+            parser.error(f"config.yaml cannot be written: {parser.explain(str(error))}")
 
     def instantiate_classes(self) -> None:
         try:
@@ -205,7 +211,8 @@ class TrainCLI(LightningCLI):
         if self.ckpt_path:
             lit, data = self.model, self.datamodule
             runs.check_hyperparameters(self.checkpoint, lit.hparams, data.hparams, type(data))
-            runs.check_resumable(self.checkpoint, self.ckpt_path, lit, self.trainer, self.begun)
+            fresh, options = fresh_state(self.trainer), self.config.trainer.as_dict()
+            runs.check_resumable(self.checkpoint, self.ckpt_path, lit, fresh, self.begun, options)
             self.epochs_before = self.checkpoint["epoch"] + 1
             del self.checkpoint  # the Trainer reads it again
         self.datamodule.prepare_data()
@@ -213,23 +220,27 @@ class TrainCLI(LightningCLI):
         try:
             self.trainer.fit(self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True)
         except (OSError, torch.OutOfMemoryError) as error:
-            began = self.trainer.global_step and not self.trainer.fast_dev_run  # else there is nothing to resume
-            advice = f"\n{runs.how_to_resume(Path(self.trainer.logger.log_dir))}" if began else ""
+            trainer = self.trainer  # the first process knows the folder
+            began = trainer.global_step and trainer.is_global_zero and not trainer.fast_dev_run
+            advice = f"\n{runs.how_to_resume(Path(trainer.logger.log_dir))}" if began else ""
             reason = describe_os_error(error) if isinstance(error, OSError) else str(error)
             raise runs.RunError(f"{reason}{advice}") from error
         except (TypeError, ValueError, RuntimeError) as error:
             *_, (frame, _) = walk_tb(error.__traceback__)
             if frame.f_globals["__name__"].startswith("pytorch_lightning."):  # which refuses an option
-                raise runs.RunError(str(error).strip()) from error
+                raise runs.RunError(str(error).strip() or repr(error)) from error
             raise
 
-    def trained(self) -> str:
+    def trained(self, seconds: float) -> str:
         """What `fit` has trained, in words; an epoch counts once it is whole."""
-        epochs = self.trainer.current_epoch - (self.unfinished_epoch() is not None)
+        unfinished = self.unfinished_epoch() is not None
+        epochs = self.trainer.current_epoch - unfinished
         new = epochs - self.epochs_before
-        if not new and self.epochs_before:
+        if self.epochs_before and not (new or unfinished):
             return f"nothing: the run has its {epochs} epochs; --trainer.max_epochs {2 * epochs} goes further"
-        return f"{new} epoch{'s' * (new != 1)}" + (f", {epochs} in all" if self.epochs_before else "")
+        minutes, seconds = divmod(round(seconds), 60)
+        of_all = f", {epochs} in all," if self.epochs_before else ""
+        return f"{new} epoch{'s' * (new != 1)}{of_all} in {minutes} min {seconds} s"
 
     def unfinished_epoch(self) -> str | None:
         """Where training ended within an epoch, in words; None if it did not."""

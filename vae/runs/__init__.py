@@ -17,7 +17,7 @@ from vae.runs.folders import (
     run_of,
     write_atomically,
 )
-from vae.runs.results import figure_inputs, frame_path, read_frames, read_history, save_test_metrics
+from vae.runs.results import figure_inputs, frame_path, read_frames, read_history, save_test_metrics, scalar_tag
 from vae.runs.resuming import (
     check_hyperparameters,
     check_resumable,
@@ -60,6 +60,7 @@ __all__ = [
     "run_folder",
     "run_of",
     "save_test_metrics",
+    "scalar_tag",
     "truncate_event_files",
     "write_atomically",
 ]

@@ -67,6 +67,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         runs.write_atomically(Path(path), content.getbuffer())
 
 
+def fresh_state(trainer: Trainer) -> dict[str, Any]:
+    """The `loops` and `callbacks` that a checkpoint would hold before training."""
+    loops = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
+    return {
+        "loops": {name: getattr(trainer, name).state_dict() for name in loops},
+        "callbacks": {callback.state_key: callback.state_dict() for callback in trainer.callbacks},
+    }
+
+
 def best_elbo(trainer: Trainer) -> float | None:
     """The highest validation ELBO of the run, nats per image; None where there was no validation."""
     scores = [callback.best_model_score for callback in trainer.callbacks if isinstance(callback, BestCheckpoint)]

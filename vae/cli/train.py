@@ -23,6 +23,7 @@ from vae.callbacks import (
     TensorBoardImages,
     Throughput,
     TruncateLogOnResume,
+    fresh_state,
     progress,
 )
 from vae.cli.errors import describe_os_error
@@ -56,7 +57,7 @@ class SaveSettings(SaveConfigCallback):
 
     def on_train_start(self, trainer: Trainer, lit: LitVAE) -> None:
         path = Path(trainer.log_dir) / self.config_filename  # log_dir: all processes must ask for it
-        runs.write_atomically(path, self.parser.dump(self.config, skip_unset=False, skip_validation=True).encode())
+        runs.write_atomically(path, self.parser.dump(self.config, skip_unset=False).encode())
 
 
 class TrainCLI(LightningCLI):
@@ -177,6 +178,10 @@ class TrainCLI(LightningCLI):
         for option, reason in REFUSED.items():
             if self.config.trainer[option] not in (None, self.trainer_defaults.get(option, DEFAULTS[option].default)):
                 parser.error(f"--trainer.{option}: {reason}")
+        try:
+            parser.dump(self.config, skip_unset=False)
+        except (TypeError, ValueError) as error:  # a callback's option that jsonargparse does not write as it reads it
+            parser.error(f"config.yaml cannot be written: {parser.explain(str(error))}")
 
     def instantiate_classes(self) -> None:
         try:
@@ -206,7 +211,8 @@ class TrainCLI(LightningCLI):
         if self.ckpt_path:
             lit, data = self.model, self.datamodule
             runs.check_hyperparameters(self.checkpoint, lit.hparams, data.hparams, type(data))
-            runs.check_resumable(self.checkpoint, self.ckpt_path, lit, self.trainer, self.begun)
+            fresh, options = fresh_state(self.trainer), self.config.trainer.as_dict()
+            runs.check_resumable(self.checkpoint, self.ckpt_path, lit, fresh, self.begun, options)
             self.epochs_before = self.checkpoint["epoch"] + 1
             del self.checkpoint  # the Trainer reads it again
         self.datamodule.prepare_data()
@@ -214,11 +220,9 @@ class TrainCLI(LightningCLI):
         try:
             self.trainer.fit(self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True)
         except (OSError, torch.OutOfMemoryError) as error:
-            first, tried = self.trainer.is_global_zero, self.trainer.fast_dev_run
-            began = (
-                self.trainer.global_step and first and not tried
-            )  # else there is nothing to resume, or no folder known
-            advice = f"\n{runs.how_to_resume(Path(self.trainer.logger.log_dir))}" if began else ""
+            trainer = self.trainer  # the first process knows the folder
+            began = trainer.global_step and trainer.is_global_zero and not trainer.fast_dev_run
+            advice = f"\n{runs.how_to_resume(Path(trainer.logger.log_dir))}" if began else ""
             reason = describe_os_error(error) if isinstance(error, OSError) else str(error)
             raise runs.RunError(f"{reason}{advice}") from error
         except (TypeError, ValueError, RuntimeError) as error:
@@ -229,9 +233,10 @@ class TrainCLI(LightningCLI):
 
     def trained(self, seconds: float) -> str:
         """What `fit` has trained, in words; an epoch counts once it is whole."""
-        epochs = self.trainer.current_epoch - (self.unfinished_epoch() is not None)
+        unfinished = self.unfinished_epoch() is not None
+        epochs = self.trainer.current_epoch - unfinished
         new = epochs - self.epochs_before
-        if not new and self.epochs_before:
+        if self.epochs_before and not (new or unfinished):
             return f"nothing: the run has its {epochs} epochs; --trainer.max_epochs {2 * epochs} goes further"
         minutes, seconds = divmod(round(seconds), 60)
         of_all = f", {epochs} in all," if self.epochs_before else ""

@@ -50,6 +50,7 @@ def visualize(
 
 if __name__ == "__main__":
     with user_facing_errors(DataError):
-        chosen = {"nargs": "+", "metavar": "NAME", "choices": [*FIGURES], "help": "Which; default: all that apply."}
+        which = f"Which of {', '.join(FIGURES)}; default: all that apply."
+        chosen = {"nargs": "+", "metavar": "NAME", "choices": [*FIGURES], "help": which}
         compared = {"nargs": "+", "help": "Those in learning_curves, by name; other figures show the first."}
         run_command(visualize, *FIGURES.values(), figures=chosen, runs=compared)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,9 +75,7 @@ class Forked(Running):
 
     def start(self, path: Path, args: list[str], environ: dict[str, str]) -> None:
         streams = (self.out, self.err, self.memory)
-        ensure_server()
-        self.process = CONTEXT.Process(target=run_forked, args=(streams, path, args, environ))
-        self.process.start()
+        self.process = fork(run_forked, streams, path, args, environ)
 
     def send_signal(self, signum: int) -> None:
         os.kill(self.process.pid, signum)
@@ -89,11 +88,14 @@ class Forked(Running):
         return self.process.exitcode
 
 
-def ensure_server() -> None:
-    """Start the server, where it does not run yet, so that it finds the modules that it imports."""
+def fork(function: Callable, *args: object) -> BaseProcess:
+    """Start a function, which a module of tests defines, in a fork of the server."""
     with MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(PROJECT))
+        patch.setenv("PYTHONPATH", str(PROJECT))  # where the server, started by the first, finds what it imports
         multiprocessing.forkserver.ensure_running()
+    process = CONTEXT.Process(target=function, args=args)
+    process.start()
+    return process
 
 
 def run_forked(streams: tuple[Path, Path, Path], path: Path, args: list[str], environ: dict[str, str]) -> None:

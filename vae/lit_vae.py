@@ -19,6 +19,7 @@ from torchmetrics import Metric
 from vae.choices import choose
 from vae.likelihoods import MeanLikelihood
 from vae.metrics import (
+    MIN_EFFECTIVE_SAMPLES,
     ActiveUnits,
     ImportanceEstimateMetrics,
     KLPerDimension,
@@ -54,6 +55,12 @@ NOT_FINITE = (
     "Try a smaller --model.learning_rate, --model.gradient_clip_val 1, or another --model.likelihood, in a new run."
 )
 
+UNDERESTIMATE = (
+    "log_marginal is underestimated, by more than log_marginal_mc_error: for 5 % of the images, {k} samples count as "
+    "{size:.1f} or fewer (effective_sample_size_5_percent; at least {least} are needed). "
+    "Take more samples, or read it as a lower bound."
+)
+
 
 class NotFinite(Exception):
     """The loss became infinite or no number."""
@@ -61,6 +68,10 @@ class NotFinite(Exception):
 
 class PosteriorCollapse(UserWarning):
     """The posterior is the same for all images."""
+
+
+class Underestimate(UserWarning):
+    """The estimate of log p(x) is too low by more than its claimed error."""
 
 
 class LitVAE(LightningModule):
@@ -311,6 +322,10 @@ class LitVAE(LightningModule):
             warnings.warn(COLLAPSE, PosteriorCollapse, stacklevel=1)
 
     def on_test_epoch_end(self) -> None:
+        size = self.test_bound.compute()["effective_sample_size_5_percent"]
+        if size < MIN_EFFECTIVE_SAMPLES:
+            message = UNDERESTIMATE.format(k=self.importance_samples[-1], size=size, least=MIN_EFFECTIVE_SAMPLES)
+            warnings.warn(message, Underestimate, stacklevel=1)
         for metric in (self.test_bound, self.active_units, self.kl_per_dimension, self.quality):
             self.log_all("test", metric)
 

@@ -14,6 +14,11 @@ from torchmetrics import Metric
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.utilities import dim_zero_cat
 
+# The estimate of log p(x) is called too low if the 5 % quantile of the effective sample size is below this. In linear
+# Gaussian models (1 to 20 latent variables, posteriors of 0.3 to 1.3 times the true scale, K from 10 to 1,000) it was
+# then 0.05 nats or more too low; else less than 0.1, unless the posterior was narrower than half of the true scale.
+MIN_EFFECTIVE_SAMPLES = 5
+
 
 class PerImageValues(Metric):
     """Keeps one row per image: `update` takes them as [B, M]."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import PROJECT
 from helpers import SPLITS, ready
+from processes import CONTEXT, fork
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 
 from datamodules import MNIST, CryptoPunks, DataError, Digits, ImageDataModule, ImageDataset, ImageFolder, base
@@ -318,10 +319,9 @@ def megabytes_used(queue):
     queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
-def test_nothing_copies_the_data_set(context):
-    queue = context.SimpleQueue()
-    process = context.Process(target=megabytes_used, args=(queue,))
-    process.start()
+def test_nothing_copies_the_data_set():
+    queue = CONTEXT.SimpleQueue()
+    process = fork(megabytes_used, queue)
     assert queue.get() < 100  # a single copy takes more
     process.join()
 

@@ -9,6 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torchvision
+from processes import fork
 
 from datamodules import MNIST, CryptoPunks, DataError, downloads
 
@@ -71,7 +72,7 @@ def server(tiny_punks, tiny_mnist, tmp_path, monkeypatch):
         monkeypatch.setattr(CryptoPunks, "url", f"{address}punks.png")
         monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [address])
         monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.over.set()
         server.shutdown()
@@ -106,10 +107,10 @@ def test_a_server_that_misbehaves(server, tmp_path, monkeypatch, behaviour, kind
     kind().prepare_data()  # nothing stands in the way of the next try
 
 
-def test_a_download_that_is_killed(server, tmp_path, context):
+def test_a_download_that_is_killed(server, tmp_path):
     """What it leaves behind has a temporary name: the next download does not take it for the file."""
     server.behaviour = "falls silent"
-    process = start(context)
+    process = start()
     while not [path for path in (tmp_path / "new").rglob("*") if path.is_file()]:
         time.sleep(0.05)
     process.kill()
@@ -119,9 +120,9 @@ def test_a_download_that_is_killed(server, tmp_path, context):
     CryptoPunks().prepare_data()
 
 
-def test_two_processes_at_once(server, tmp_path, context):
+def test_two_processes_at_once(server, tmp_path):
     server.behaviour = "is slow"
-    processes = [start(context) for _ in range(2)]
+    processes = [start() for _ in range(2)]
     for process in processes:
         process.join()
         assert process.exitcode == 0
@@ -155,13 +156,11 @@ def test_a_file_that_is_not_the_published_one(tiny_mnist, tiny_punks, change):
             data.prepare_data()
 
 
-def start(context):
+def start():
     """Another process that downloads the punks, then MNIST."""
     source = torchvision.datasets.MNIST
     args = (CryptoPunks.url, CryptoPunks.sha256, CryptoPunks.grid, MNIST.sha256, source.mirrors, source.resources)
-    process = context.Process(target=fetch, args=(*args, os.environ["VAE_DATA_DIR"]))
-    process.start()
-    return process
+    return fork(fetch, *args, os.environ["VAE_DATA_DIR"])
 
 
 def fetch(url, sha256, grid, sha256s, mirrors, resources, data_dir):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from helpers import DIGITS, QUIET
-from processes import CONTEXT, ensure_server
+from processes import CONTEXT, fork
 from pytorch_lightning import Trainer
 
 from datamodules import DATASETS, Digits, ImageDataModule
@@ -86,7 +86,7 @@ def test_a_run_of_a_plain_trainer_is_tested(script):
     assert (path.parents[1] / "test_metrics.json").is_file()
 
 
-def test_one_process_at_a_time_writes_into_a_run(script, run_folder, context):
+def test_one_process_at_a_time_writes_into_a_run(script, run_folder):
     lock = runs.lock_run(run_folder)
     before = {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()}
     outcome = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 3)
@@ -96,9 +96,8 @@ def test_one_process_at_a_time_writes_into_a_run(script, run_folder, context):
     lock.release()
     assert script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 3).status == 0
 
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=hold_lock, args=(run_folder, sender))
-    process.start()
+    receiver, sender = CONTEXT.Pipe(duplex=False)
+    process = fork(hold_lock, run_folder, sender)
     assert receiver.recv() == "locked"
     with pytest.raises(runs.RunError, match="Another process is training"):
         runs.lock_run(run_folder)
@@ -135,11 +134,8 @@ def train_together(barrier):
 
 
 def test_trainings_that_start_together_take_folders_of_their_own(tmp_path):
-    ensure_server()
     barrier = CONTEXT.Barrier(3)
-    processes = [CONTEXT.Process(target=train_together, args=(barrier,)) for _ in range(3)]
-    for process in processes:
-        process.start()
+    processes = [fork(train_together, barrier) for _ in range(3)]
     for process in processes:
         process.join()
         assert process.exitcode == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import CONTEXT, ensure_server
+from processes import CONTEXT, fork
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
 from datamodules import DATASETS, MNIST, ImageDataModule
@@ -14,9 +14,10 @@ from vae import runs
 from vae.cli import TrainCLI
 
 STEPS, EPOCHS = 10, 8  # in an epoch, in all
-CLOCK = ("epoch_seconds", "images_per_second")  # whose values are no function of the seed
+CLOCK = ("workings/epoch_seconds", "workings/images_per_second")  # whose values are no function of the seed
 OPTIONS = [
     *("--run_name", "run", "--trainer.max_epochs", EPOCHS, "--data.val_size", 10, "--data.batch_size", 5),
+    *("--data.steps_per_block", 1),  # so that a process can be killed after any step
     *("--model.hidden_dims", 16, "--model.beta_warmup_epochs", 5, "--model.lr_schedule", "cosine"),
 ]
 RESUME = ["--ckpt_path", "last", "--run_name", "run"]
@@ -67,9 +68,7 @@ def trained(tiny_mnist):
     def run(args, moment=None):
         """The last step that it told of."""
         receiver, sender = CONTEXT.Pipe(duplex=False)
-        process = CONTEXT.Process(target=train, args=(args, MNIST.sha256, moment, sender))
-        ensure_server()
-        process.start()
+        process = fork(train, args, MNIST.sha256, moment, sender)
         sender.close()
         steps = [0]
         try:
@@ -114,7 +113,7 @@ def test_killed_is_as_never_killed(moments, in_epochs, at_files, tiny_mnist, tra
     monkeypatch.chdir(tmp_path / "killed")
     assert trained(options, ("step", 4)) < STEPS
     with pytest.raises(runs.RunError, match="There is no checkpoint in lightning_logs/run"):
-        runs.checkpoint_to_resume("last", "run")  # before the first epoch's end there is nothing to go on with
+        runs.checkpoint_to_resume("last", "run", DATASETS)  # before the end of the first epoch
     (tmp_path / "killed" / "lightning_logs" / "run").rename(tmp_path / "given up")
 
     killed_at = []

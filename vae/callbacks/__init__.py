@@ -1,6 +1,6 @@
 """Callbacks and plugins of the Trainer: checkpoints, TensorBoard, shutdown, progress."""
 
-from vae.callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, best_elbo
+from vae.callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, best_elbo, fresh_state
 from vae.callbacks.progress import Throughput, progress
 from vae.callbacks.shutdown import GracefulShutdown
 from vae.callbacks.tensorboard import RunLogger, TensorBoardImages, TruncateLogOnResume, keeps_frame
@@ -15,6 +15,7 @@ __all__ = [
     "Throughput",
     "TruncateLogOnResume",
     "best_elbo",
+    "fresh_state",
     "keeps_frame",
     "progress",
 ]

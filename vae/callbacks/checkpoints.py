@@ -8,7 +8,6 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
-from torch import Tensor
 
 from vae import runs
 from vae.lit_vae import LitVAE
@@ -34,16 +33,10 @@ class BestCheckpoint(ModelCheckpoint):
             super().on_train_epoch_end(trainer, lit)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the best score; the paths are those of this run's folder, which may have moved.
-
-        Raises:
-            RunError: the score is no number.
-        """
+        """Restore the best score; the paths are those of this run's folder, which may have moved."""
         score = state["best_model_score"]
         if score is None:
             return
-        if not (isinstance(score, Tensor) and score.ndim == 0):
-            raise runs.RunError(f"The best val/elbo of the checkpoint is no number, but {score!r}.")
         self.best_model_path = self.kth_best_model_path = f"{self.dirpath}/best.ckpt"
         self.best_model_score = self.current_score = self.kth_value = score
         self.best_k_models = {self.best_model_path: score}
@@ -72,6 +65,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         content = BytesIO()
         torch.save(checkpoint, content)
         runs.write_atomically(Path(path), content.getbuffer())
+
+
+def fresh_state(trainer: Trainer) -> dict[str, Any]:
+    """The `loops` and `callbacks` that a checkpoint would hold before training."""
+    loops = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
+    return {
+        "loops": {name: getattr(trainer, name).state_dict() for name in loops},
+        "callbacks": {callback.state_key: callback.state_dict() for callback in trainer.callbacks},
+    }
 
 
 def best_elbo(trainer: Trainer) -> float | None:

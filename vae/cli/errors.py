@@ -17,7 +17,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch._dynamo.exc import TorchDynamoException
 
 from vae import runs
-from vae.lit_vae import NotFinite, PosteriorCollapse
+from vae.lit_vae import NotFinite, PosteriorCollapse, Underestimate
 
 REMEDIES = {
     errno.EACCES: "choose a folder that can be written to",
@@ -40,13 +40,14 @@ def user_facing_errors(*expected: type[Exception]) -> Iterator[None]:
     warnings.simplefilter("ignore")
     warnings.formatwarning = lambda message, *where: f"warning: {message}\n"
     threading.excepthook = ignore_os_errors_in_threads
-    signal.signal(signal.SIGINT, interrupt)
+    before = signal.signal(signal.SIGINT, interrupt)
     where = ""
     if rank_zero_only.rank:
         sys.stdout = StringIO()
         where = f" in process {rank_zero_only.rank}"
     else:
-        warnings.filterwarnings("once", category=PosteriorCollapse)
+        for category in (PosteriorCollapse, Underestimate):
+            warnings.filterwarnings("once", category=category)
         warnings.filterwarnings("always", category=runs.OtherCheckpoint)
     try:
         yield
@@ -65,6 +66,7 @@ def user_facing_errors(*expected: type[Exception]) -> Iterator[None]:
             sys.exit(1)
         raise
     finally:
+        signal.signal(signal.SIGINT, before)
         if torch.distributed.is_initialized():  # else gloo's threads may abort the process at its very end
             torch.distributed.destroy_process_group()
 

@@ -23,6 +23,7 @@ from vae.callbacks import (
     TensorBoardImages,
     Throughput,
     TruncateLogOnResume,
+    fresh_state,
     progress,
 )
 from vae.cli.errors import describe_os_error
@@ -137,7 +138,8 @@ class TrainCLI(LightningCLI):
         self.parse(parser, args)
         self.run_name = self.config.run_name
         if self.config.ckpt_path:
-            self.ckpt_path, self.checkpoint = runs.checkpoint_to_resume(self.config.ckpt_path, self.run_name)
+            named = self.config.ckpt_path, self.run_name
+            self.ckpt_path, self.checkpoint = runs.checkpoint_to_resume(*named, self.datasets)
             self.parse(parser, args, self.settings_to_resume(parser))
             data, dataset = self.config.data.init_args, self.config.data.class_path.rpartition(".")[2]
             now = {"dataset": dataset, **data.as_dict()}  # before a model of some other size is built
@@ -172,7 +174,7 @@ class TrainCLI(LightningCLI):
                 parser.error(f"--{group}: expected options with values, got {self.config[group]}")
         for option in AT_LEAST_ONE:
             if self.config.trainer[option] == 0:
-                parser.error(f"--trainer.{option}: expected at least 1, got 0")
+                parser.error(f"--trainer.{option}: expected a whole number of at least 1, got 0")
         for option, reason in REFUSED.items():
             if self.config.trainer[option] not in (None, self.trainer_defaults.get(option, DEFAULTS[option].default)):
                 parser.error(f"--trainer.{option}: {reason}")
@@ -209,7 +211,8 @@ class TrainCLI(LightningCLI):
         if self.ckpt_path:
             lit, data = self.model, self.datamodule
             runs.check_hyperparameters(self.checkpoint, lit.hparams, data.hparams, type(data))
-            runs.check_resumable(self.checkpoint, self.ckpt_path, lit, self.trainer, self.begun)
+            fresh, options = fresh_state(self.trainer), self.config.trainer.as_dict()
+            runs.check_resumable(self.checkpoint, self.ckpt_path, lit, fresh, self.begun, options)
             self.epochs_before = self.checkpoint["epoch"] + 1
             del self.checkpoint  # the Trainer reads it again
         self.datamodule.prepare_data()
@@ -217,11 +220,9 @@ class TrainCLI(LightningCLI):
         try:
             self.trainer.fit(self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True)
         except (OSError, torch.OutOfMemoryError) as error:
-            first, tried = self.trainer.is_global_zero, self.trainer.fast_dev_run
-            began = (
-                self.trainer.global_step and first and not tried
-            )  # else there is nothing to resume, or no folder known
-            advice = f"\n{runs.how_to_resume(Path(self.trainer.logger.log_dir))}" if began else ""
+            trainer = self.trainer  # the first process knows the folder
+            began = trainer.global_step and trainer.is_global_zero and not trainer.fast_dev_run
+            advice = f"\n{runs.how_to_resume(Path(trainer.logger.log_dir))}" if began else ""
             reason = describe_os_error(error) if isinstance(error, OSError) else str(error)
             raise runs.RunError(f"{reason}{advice}") from error
         except (TypeError, ValueError, RuntimeError) as error:
@@ -232,9 +233,10 @@ class TrainCLI(LightningCLI):
 
     def trained(self, seconds: float) -> str:
         """What `fit` has trained, in words; an epoch counts once it is whole."""
-        epochs = self.trainer.current_epoch - (self.unfinished_epoch() is not None)
+        unfinished = self.unfinished_epoch() is not None
+        epochs = self.trainer.current_epoch - unfinished
         new = epochs - self.epochs_before
-        if not new and self.epochs_before:
+        if self.epochs_before and not (new or unfinished):
             return f"nothing: the run has its {epochs} epochs; --trainer.max_epochs {2 * epochs} goes further"
         minutes, seconds = divmod(round(seconds), 60)
         of_all = f", {epochs} in all," if self.epochs_before else ""

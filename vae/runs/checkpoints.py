@@ -45,8 +45,11 @@ def as_untrusted(ckpt_path: Path) -> Iterator[None]:
         raise RunError(f"{ckpt_path} is not a checkpoint that this project's train.py wrote.") from error
 
 
-def check_contents(checkpoint: Mapping[str, Any]) -> None:
+def check_contents(checkpoint: Mapping[str, Any], datasets: Mapping[str, type]) -> None:
     """See that hyper-parameters are harmless and the weights are theirs, before a model of that size is built.
+
+    Args:
+        datasets: the data modules by name.
 
     Raises:
         Exception: of any type, if they are not.
@@ -54,6 +57,8 @@ def check_contents(checkpoint: Mapping[str, Any]) -> None:
     hparams = [checkpoint["hyper_parameters"], checkpoint["datamodule_hyper_parameters"]]
     if any(CONTROL.search(text) for text in texts([*hparams, checkpoint.get("versions")])):
         raise ValueError("control characters in a text")
+    if hparams[1]["dataset"] not in datasets:
+        raise ValueError("the data set is none of this project's")
     if not isinstance(checkpoint.get("global_step", 0), int) or not isinstance(checkpoint.get("epoch", 0), int):
         raise ValueError("global_step or epoch is no whole number")
     with torch.device("meta"):  # where no size takes memory
@@ -92,7 +97,7 @@ def rebuild(
 ) -> tuple[LitVAE, Any]:
     """The model and the data module of a checkpoint that was read; arguments and errors as `load_run`."""
     with as_untrusted(ckpt_path):
-        check_contents(checkpoint)
+        check_contents(checkpoint, datasets)
         lit = LitVAE(**checkpoint["hyper_parameters"])
         lit.load_state_dict(checkpoint["state_dict"])
         options = dict(checkpoint["datamodule_hyper_parameters"])

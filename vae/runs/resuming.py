@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import yaml
-from pytorch_lightning import Trainer
 from torch import Tensor
 
 from vae.lit_vae import LitVAE
@@ -23,8 +22,13 @@ WORD = r"[\w:,-]*"  # names no code: what is imported has a dot
 TEXT = r"[^\x00-\x1f\x7f-\x9f]*"
 
 
-def checkpoint_to_resume(ckpt_path: str, run_name: str | None) -> tuple[Path, dict[str, Any]]:
+def checkpoint_to_resume(
+    ckpt_path: str, run_name: str | None, datasets: Mapping[str, type]
+) -> tuple[Path, dict[str, Any]]:
     """The checkpoint to resume from, as `find_checkpoint`, and its contents.
+
+    Args:
+        datasets: the data modules by name.
 
     Raises:
         RunError: it is missing, damaged or not one of this project's, or its run's folder has no config.yaml.
@@ -32,7 +36,7 @@ def checkpoint_to_resume(ckpt_path: str, run_name: str | None) -> tuple[Path, di
     path = find_checkpoint(ckpt_path, run_name, resume=True)
     checkpoint = read_checkpoint(path)
     with as_untrusted(path):
-        check_contents(checkpoint)
+        check_contents(checkpoint, datasets)
     if not (run_of(path) / "config.yaml").is_file():
         raise RunError(
             f"{run_of(path) / 'config.yaml'} is missing: train.py resumes a run only in its own, whole folder."
@@ -166,43 +170,50 @@ def defaults(kind: type) -> dict[str, Any]:
 
 
 def check_resumable(
-    checkpoint: Mapping[str, Any], ckpt_path: Path, lit: LitVAE, trainer: Trainer, begun: Mapping[str, Any]
+    checkpoint: Mapping[str, Any],
+    ckpt_path: Path,
+    lit: LitVAE,
+    fresh: Mapping[str, Any],
+    begun: Mapping[str, Any],
+    options: Mapping[str, Any],
 ) -> None:
     """See that training can continue from a checkpoint, before anything in its run's folder changes.
 
     Args:
         checkpoint: its contents.
+        fresh: the `loops` and `callbacks` that the Trainer would write before training.
         begun: the Trainer's options in the run's config.yaml.
+        options: the Trainer's options now.
 
     Raises:
         RunError: its state of training is damaged, or an option of the Trainer does not fit it.
     """
     with as_untrusted(ckpt_path):
-        check_training_state(checkpoint, lit, trainer)
-    epochs = checkpoint["epoch"] + 1
-    if trainer.max_epochs is not None and -1 < trainer.max_epochs < epochs:
-        raise RunError(f"--trainer.max_epochs is {trainer.max_epochs}, but {ckpt_path} holds {epochs} epochs already.")
+        check_training_state(checkpoint, lit, fresh)
+    epochs, max_epochs = checkpoint["epoch"] + 1, options["max_epochs"]
+    if max_epochs is not None and -1 < max_epochs < epochs:
+        raise RunError(f"--trainer.max_epochs is {max_epochs}, but {ckpt_path} holds {epochs} epochs already.")
     for option in ("max_epochs", "max_steps"):
-        then, now = begun.get(option), getattr(trainer, option)
+        then, now = begun.get(option), options[option]
         if lit.hparams.lr_schedule == "cosine" and then != now:
             unit = option.removeprefix("max_")
             raise RunError(f"A cosine schedule ends with its run, here after {then} {unit}; it cannot change to {now}.")
 
 
-def check_training_state(checkpoint: Mapping[str, Any], lit: LitVAE, trainer: Trainer) -> None:
+def check_training_state(checkpoint: Mapping[str, Any], lit: LitVAE, fresh: Mapping[str, Any]) -> None:
     """See that what the Trainer restores is of the form that it writes itself.
 
     Raises:
         Exception: of any type, if it is not.
     """
-    loops = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
-    states = {callback.state_key: callback.state_dict() for callback in trainer.callbacks}
-    found = {key: state for key, state in checkpoint["callbacks"].items() if states.get(key)}
+    callbacks = {key: state for key, state in checkpoint["callbacks"].items() if fresh["callbacks"].get(key)}
+    best = [state["best_model_score"] for state in callbacks.values() if "best_model_score" in state]
     fits = (
         {"epoch", "global_step"} <= checkpoint.keys()
         and re.fullmatch(r"\d+(\.\d+)*((rc|\.?dev|\.post)\d+)?", checkpoint["pytorch-lightning_version"])
-        and has_form(checkpoint["loops"], {name: getattr(trainer, name).state_dict() for name in loops})
-        and has_form(found, {key: states[key] for key in found})
+        and has_form(checkpoint["loops"], fresh["loops"])
+        and has_form(callbacks, {key: fresh["callbacks"][key] for key in callbacks})
+        and all(score is None or (isinstance(score, Tensor) and score.ndim == 0) for score in best)
         and all(isinstance(size, int) and size >= 0 for size in checkpoint.get("log", {}).values())
         and optimizer_state_matches(checkpoint["optimizer_states"], checkpoint["lr_schedulers"], lit)
     )

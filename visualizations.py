@@ -1,14 +1,12 @@
 """Draw what a trained model has learned; python3 visualizations.py --help tells how."""
 
-import sys
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 try:
     from datamodules import DATASETS, DataError
-    from vae.cli import evaluation_trainer, run_command, user_facing_errors
-    from vae.figures import FIGURES, NotApplicable, compares_runs, render
+    from vae.cli import draw, evaluation_trainer, run_command, user_facing_errors
+    from vae.figures import FIGURES, compares_runs
     from vae.runs import figure_inputs, find_checkpoint, load_run, write_atomically
 except KeyboardInterrupt:  # the imports take seconds
     raise SystemExit("error: interrupted") from None
@@ -42,33 +40,17 @@ def visualize(
     inputs = figure_inputs(checkpoint, vae, data, split, runs, DATASETS)
     inputs |= {name: lambda value=value: value for name, value in options.items()}
     Path(output_dir).mkdir(parents=True, exist_ok=True)
-    not_drawn = {}
-    for name in (chosen := figures or [*FIGURES]):
-        try:
-            kind, content = render(name, inputs)
-        except (NotApplicable, DataError) as reason:
-            not_drawn.setdefault(str(reason), []).append(name)
-            if isinstance(reason, DataError):  # the other figures need not try to load the data again
-                inputs |= dict.fromkeys(("images", "labels"), partial(fail, reason))
-            continue
+    for name, kind, content in draw(figures or FIGURES, inputs, DataError):
         stem = name if compares_runs(name) else f"{data.name}_{name}_latent_variables={vae.latent_dim}"
         path = Path(output_dir) / f"{stem}.{kind}"
         replaced = "  (replaced; --output_dir keeps another run's figures apart)" if path.exists() else ""
         write_atomically(path, content)
         print(f"{path}{replaced}")
-    for reason, names in not_drawn.items():
-        print(f"Not drawn: {', '.join(names)}: {reason}", file=sys.stderr)
-    if sum(map(len, not_drawn.values())) == len(chosen):
-        sys.exit("error: none of the figures could be drawn")
-
-
-def fail(error: Exception, *_: Any) -> NoReturn:
-    """Raise that error."""
-    raise error
 
 
 if __name__ == "__main__":
     with user_facing_errors(DataError):
-        chosen = {"nargs": "+", "metavar": "NAME", "choices": [*FIGURES], "help": "Which; default: all that apply."}
+        which = f"Which of {', '.join(FIGURES)}; default: all that apply."
+        chosen = {"nargs": "+", "metavar": "NAME", "choices": [*FIGURES], "help": which}
         compared = {"nargs": "+", "help": "Those in learning_curves, by name; other figures show the first."}
         run_command(visualize, *FIGURES.values(), figures=chosen, runs=compared)

@@ -60,7 +60,7 @@ def test_there_is_one_file_of_metrics_for_a_checkpoint_and_a_split(script, run_f
         metrics = json.loads((run_folder / name).read_text())
         assert (metrics["checkpoint"], metrics["split"]) == (path, split)
     assert (run_folder / "test_metrics.json").read_bytes() == default
-    assert len([*EventAccumulator(str(run_folder / "test")).Reload().Scalars("test/elbo")]) == 1
+    assert len([*EventAccumulator(str(run_folder)).Reload().Scalars("workings/test_elbo")]) == 1
 
 
 def test_damaged_event_files(script, run_folder):
@@ -76,12 +76,13 @@ def test_a_test_enters_its_result_beside_the_run(script, run_folder, tmp_path):
     for _ in range(2):
         script("test.py")
     found = json.loads((run_folder / "test_metrics.json").read_text())
-    events = EventAccumulator(str(run_folder / "test")).Reload()
+    events = EventAccumulator(str(run_folder)).Reload()  # TensorBoard lists one run: each folder of events is one
+    assert {path.parent for path in run_folder.rglob("*tfevents*")} == {run_folder}
     for name in ("elbo", "log_marginal"):
-        assert [event.value for event in events.Scalars(f"test/{name}")] == pytest.approx([found[name]] * 2)
-    before = sorted(path.name for path in (run_folder / "test").iterdir())
+        assert [event.value for event in events.Scalars(f"workings/test_{name}")] == pytest.approx([found[name]] * 2)
+    before = sorted(path.name for path in run_folder.glob("*tfevents*"))
     script("test.py", "--split", "val")
-    assert sorted(path.name for path in (run_folder / "test").iterdir()) == before
+    assert sorted(path.name for path in run_folder.glob("*tfevents*")) == before
     (tmp_path / "apart").mkdir()
     (run_folder / "checkpoints" / "best.ckpt").rename(tmp_path / "apart" / "model.ckpt")
     assert script("test.py", "--ckpt_path", "apart/model.ckpt").status == 0

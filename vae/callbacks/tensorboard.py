@@ -132,9 +132,9 @@ class TensorBoardImages(Callback):
     None is of the test set. For the figure `training_film` frames are kept in the run's folder.
     """
 
-    def on_train_start(self, trainer: Trainer, lit: LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, lit: LightningModule) -> None:
         if trainer.global_step:
-            return  # a resumed run has this in its log
+            return  # the run has this in its log since its first epoch, before which config.yaml is written
         writer = trainer.logger.experiment
         if trainer.datamodule.splits["val"]:
             names = {"elbo": "elbo", "reconstruction": "reconstruction", "kl": "kl"}

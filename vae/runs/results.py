@@ -130,7 +130,7 @@ def measured(vae: VAE, data: Any) -> str:
 def describe_data(data: Any) -> str:
     """The data set's name and the options of its own that change its images."""
     parameters = signature(vars(type(data)).get("__init__", object.__init__)).parameters  # not those of its base class
-    own = [name for name in parameters if name in data.hparams and name != "val_size"]
+    own = [name for name in parameters if name in data.hparams and name not in ("val_size", "batch_size")]
     return ", ".join([data.name, *(f"{name} {data.hparams[name]}" for name in own)])
 
 

@@ -1,0 +1,99 @@
+"""The page's network equals the model: images, posteriors and bounds."""
+
+import numpy as np
+import pytest
+import torch
+from explorer_models import NETWORKS, SHAPES, all_likelihoods, make_images, make_model
+
+from vae.explorer import explorer_page, page
+from vae.likelihoods import CategoricalLikelihood
+
+pytestmark = pytest.mark.browser
+
+
+def rgba(images):
+    """Images [N, C, H, W] as the page has them: uint8 [N, H, W, 4]."""
+    colours = images.mul(255).round().byte().movedim(1, -1).expand(-1, -1, -1, 3)
+    return torch.cat([colours, torch.full_like(colours[..., :1], 255)], dim=-1)
+
+
+def latents(latent_dim, n=200):
+    """Draws from the prior, a quarter of them brought to |z| = 4."""
+    z = torch.randn(n, latent_dim)
+    z[: n // 4] *= 4 / z[: n // 4].norm(dim=1, keepdim=True)
+    return z
+
+
+def clear_winner(vae, z, gap=1e-3):
+    """Where no second colour is as probable as the mode's, [N, H, W]."""
+    best = vae.decode(z).logits.topk(2, dim=-1).values
+    return (best[..., 0] - best[..., 1]) > gap
+
+
+@torch.no_grad()
+def check(opened, vae, images, latent_dim):
+    z = latents(latent_dim)
+    found = opened.evaluate("async zs => { await explorer.ready; return zs.map(z => Array.from(explorer.decode(z))) }", z.tolist())
+    found = np.array(found).reshape(len(z), *vae.image_shape[1:], 4)
+    difference = np.abs(found - rgba(vae.generate(z)).numpy().astype(int)).max(-1)
+    if isinstance(vae.likelihood, CategoricalLikelihood):
+        clear = clear_winner(vae, z).numpy()
+        assert clear.mean() > 0.98
+        assert difference[clear].max() == 0
+    else:
+        assert difference.max() <= 1
+
+    eps = torch.randn(1, len(images), latent_dim)
+    script = "([pixels, eps]) => pixels.map((p, i) => ({...explorer.encode(p), ...explorer.elbo(p, eps[i])}))"
+    found = opened.evaluate(script, [rgba(images).flatten(1).tolist(), eps[0].tolist()])
+    q_z, bound = vae.encode(images), vae.elbo(images, eps=eps)
+    for name, expected in (("mean", q_z.mean), ("std", q_z.stddev)):
+        np.testing.assert_allclose([one[name] for one in found], expected, rtol=0, atol=1e-3)
+    for name, expected in bound._asdict().items():
+        np.testing.assert_allclose([one[name] for one in found], expected, rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("likelihood", all_likelihoods())
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("kind", SHAPES)
+def test_page_equals_the_model(open_page, kind, network, likelihood):
+    images = make_images(kind, 200)
+    latent_dim = 5 if network == "conv" else 2
+    vae = make_model(kind, network, likelihood, images, latent_dim)
+    opened = open_page(explorer_page(vae, images))
+    assert opened.evaluate("explorer.latentDim") == latent_dim
+    assert opened.evaluate("explorer.size") == {"width": SHAPES[kind][2], "height": SHAPES[kind][1]}
+    check(opened, vae, images[:50], latent_dim)
+
+
+@pytest.mark.parametrize("options", [{"activation": "tanh"}, {"hidden_dims": (40, 20)}, {"channels": (5, 7, 9)}], ids=str)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_page_equals_a_model_of_other_layers(open_page, network, options):
+    images = make_images("folder", 60)
+    vae = make_model("folder", network, "gaussian", images, 3, **options)
+    check(open_page(explorer_page(vae, images)), vae, images[:50], 3)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "categorical"])
+def test_weights_in_16_bits_keep_the_promise(open_page, monkeypatch, likelihood):
+    images = make_images("punks", 200)
+    vae = make_model("punks", "mlp", likelihood, images, 8, hidden_dims=(300,))
+    whole = len(explorer_page(vae, images))
+    monkeypatch.setattr(page, "MAX_PAGE_SIZE", int(0.8 * whole))
+    small = explorer_page(vae, images)
+    assert len(small) < 0.7 * whole
+    check(open_page(small), vae, images[:50], 8)
+
+
+def test_learned_scale_and_floor(open_page):
+    images = make_images("digits", 60)
+    vae = make_model("digits", "mlp", "gaussian_fixed", images, learn_scale=True, scale=0.3, min_scale=0.05)
+    check(open_page(explorer_page(vae, images)), vae, images[:50], 2)
+
+
+def test_colours_that_training_never_saw(open_page):
+    images = make_images("punks", 60)
+    vae = make_model("punks", "mlp", "categorical", images)
+    strange = images.clone()
+    strange[:, :, :4] = 1 / 255
+    check(open_page(explorer_page(vae, images)), vae, strange[:50], 2)

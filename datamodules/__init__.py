@@ -1,4 +1,4 @@
-"""Data sets: one file each, which says how that set is found, fetched, verified and cut."""
+"""Data sets: one file each, which says how that set is found, downloaded, verified and split."""
 
 from datamodules.base import Batch, DataError, ImageDataModule, ImageDataset
 from datamodules.crypto_punks import CryptoPunks
@@ -16,6 +16,6 @@ __all__ = [
     "DataError",
     "Digits",
     "ImageDataModule",
-    "ImageFolder",
     "ImageDataset",
+    "ImageFolder",
 ]

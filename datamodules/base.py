@@ -1,46 +1,50 @@
-"""ImageDataset that fit in memory: held as one uint8 tensor per split, cut into batches, made floats on the device."""
+"""Images that fit in memory: one uint8 tensor per split, loaded in blocks of batches, made floats on the device."""
 
-import hashlib
 import os
-import socket
-import tempfile
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from http.client import HTTPException
-from math import prod
+from collections.abc import Iterator
+from functools import cached_property
+from math import ceil, prod
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from datamodules.memory import fits_on_gpu
+from datamodules.seeds import SHUFFLING, derive_seed
+
+SPLITS = ("train", "val", "test")
+DEFAULT_BATCH_SIZE = 100
+MIN_STEPS = 10  # an epoch, where the batch size is chosen
 MAX_COLOURS = 1_024
-DOWNLOAD_TIMEOUT = 60  # seconds that a server may say nothing
+CHUNK_BYTES = 2**20  # of the images that are converted to wider integers at a time
+EXPECTED = """Return {"train": ImageDataset(images, labels), "val": ..., "test": ...} from load():
+images a uint8 tensor [N, C, H, W] of values 0 to 255, labels an integer tensor [N] or None."""
 
 
 class DataError(Exception):
-    """Data that is missing or not what it should be; the message says what was expected and what to do."""
+    """Data that is missing or invalid; the message says what was expected and what to do."""
 
 
 class Batch(NamedTuple):
-    """What a step receives.
+    """A batch, or in training a block of several batches, to be cut by `images.split(sizes)`.
 
-    images: [B, C, H, W], uint8 from the loader, float32 in [0, 1] once on the device.
-    labels: [B], or None where the images have none.
+    images: [B, C, H, W], uint8 from the loader, float32 in [0, 1] on the device.
+    labels: [B], or None if the images have none.
     index: [B], each image's place in its split.
+    sizes: the size of each batch; they sum to B.
     """
 
     images: Tensor
     labels: Tensor | None
     index: Tensor
+    sizes: tuple[int, ...]
 
 
 class ImageDataset(Dataset):
-    """A split: images [N, C, H, W] and, where there are any, labels [N], uint8."""
+    """A split: images [N, C, H, W], uint8, and labels [N], integers, or None."""
 
     def __init__(self, images: Tensor, labels: Tensor | None = None):
         self.images = images
@@ -49,72 +53,162 @@ class ImageDataset(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitems__(self, index: Tensor) -> Batch:
-        return Batch(self.images[index], None if self.labels is None else self.labels[index], index)
+    def __getitems__(self, batches: list[Tensor]) -> Batch:
+        index = torch.cat(batches)  # index_select copies whole images: a tenth of the time of images[index]
+        labels = None if self.labels is None else self.labels.index_select(0, index)
+        return Batch(self.images.index_select(0, index), labels, index, tuple(map(len, batches)))
+
+    def to(self, device: torch.device) -> "ImageDataset":
+        """The same split on a device."""
+        return ImageDataset(self.images.to(device), None if self.labels is None else self.labels.to(device))
+
+    def chunks(self) -> tuple[Tensor, ...]:
+        """The images as views of about a megabyte each."""
+        return self.images.split(max(1, CHUNK_BYTES // prod(self.images.shape[1:])))
+
+    def check(self, split: str, image_shape: tuple[int, int, int], classes: tuple[str, ...] | None) -> None:
+        """Check types, shapes and labels.
+
+        Raises:
+            DataError: one of them is not as expected; the message says what `load` must return.
+        """
+        shape = ", ".join(map(str, image_shape))
+        for name, value in (("images", self.images), ("labels", self.labels)):
+            if not (isinstance(value, Tensor) or name == "labels" and value is None):
+                raise DataError(f"{split} {name}: expected a tensor, got {type(value).__name__}.\n{EXPECTED}")
+        if self.images.dtype != torch.uint8:
+            raise DataError(f"{split} images: expected torch.uint8, got {self.images.dtype}.\n{EXPECTED}")
+        if self.images.ndim != 4 or tuple(self.images.shape[1:]) != tuple(image_shape):
+            raise DataError(
+                f"{split} images: expected shape [N, {shape}] (image_shape), got {list(self.images.shape)}.\n{EXPECTED}"
+            )
+        if self.labels is None:
+            return
+        if self.labels.is_floating_point() or self.labels.shape != self.images.shape[:1]:
+            found = f"{self.labels.dtype} {list(self.labels.shape)}"
+            raise DataError(f"{split} labels: expected integers [{len(self)}], got {found}.\n{EXPECTED}")
+        if classes is None:
+            raise DataError(f"{split} labels: the data set has labels, but no classes. Set classes to their names.")
+        if len(self) and not 0 <= self.labels.min() <= self.labels.max() < len(classes):
+            found = f"{self.labels.min()} to {self.labels.max()}"
+            raise DataError(f"{split} labels: expected 0 to {len(classes) - 1}, one for each of classes, got {found}.")
 
 
 def shard_batches(index: Tensor, batch_size: int, rank: int, world_size: int) -> list[Tensor]:
-    """The batches [B] of one of several processes, when all of them together go through `index`, [N], once.
+    """The batches [B] of one process, if all processes together pass once over `index`, [N].
 
-    Each process gets equally many, of equally many images or one fewer, and none that is empty: a rest of fewer
-    images than there are processes joins the batches before it.
+    Step k takes the same images on any number of processes with the same total batch size. Every process takes equally
+    many steps, with batches of equal size or of one image fewer, never empty: a rest of fewer images than processes
+    joins the step before.
     """
-    together = [*index.split(batch_size * world_size)]
-    if len(together) > 1 and len(together[-1]) < world_size:
-        together[-2:] = [torch.cat(together[-2:])]
-    return [some.tensor_split(world_size)[rank] for some in together]
+    steps = [*index.split(batch_size * world_size)]
+    if len(steps) > 1 and len(steps[-1]) < world_size:
+        steps[-2:] = [torch.cat(steps[-2:])]
+    return [step.tensor_split(world_size)[rank] for step in steps]
 
 
-class ShuffledBatches(Sampler):
-    """This process's batches of indices [B], in an order that is a function of (seed, epoch) alone."""
+class BlockSampler(Sampler[list[Tensor]]):
+    """The batches of indices of one process, `steps_per_block` at a time.
 
-    def __init__(self, num_images: int, batch_size: int, seed: int, rank: int, world_size: int):
-        self.num_images, self.seed = num_images, seed
-        self.shared = {"batch_size": batch_size, "rank": rank, "world_size": world_size}
+    With a seed the order is a function of (seed, epoch). The Trainer sets the epoch; outside of it each pass is the
+    next epoch. Without a seed the images come in the order of the split.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        steps_per_block: int = 1,
+        seed: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | str = "cpu",
+    ):
+        self.num_images, self.steps_per_block, self.seed, self.device = num_images, steps_per_block, seed, device
+        self.sharding = {"batch_size": batch_size, "rank": rank, "world_size": world_size}
         self.epoch = 0
-        self.sampler = self  # where the Trainer looks for whom to tell the epoch
+        self.sampler = self  # the Trainer looks for set_epoch at batch_sampler.sampler
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[Tensor]:
-        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)))
-        yield from shard_batches(torch.randperm(self.num_images, generator=generator), **self.shared)
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        order = torch.arange(self.num_images)
+        if self.seed is not None:
+            generator = torch.Generator().manual_seed(derive_seed(SHUFFLING, self.seed, self.epoch))
+            order = torch.randperm(self.num_images, generator=generator)
+        self.epoch += 1
+        batches = shard_batches(order.to(self.device), **self.sharding) if self.num_images else []
+        for first in range(0, len(batches), self.steps_per_block):
+            yield batches[first : first + self.steps_per_block]
 
     def __len__(self) -> int:
-        return len(shard_batches(torch.empty(self.num_images), **self.shared))
+        return ceil(self._steps() / self.steps_per_block)
+
+    def num_steps(self, num_blocks: int) -> int:
+        """The training steps in the first blocks of an epoch; the last block may be short."""
+        return min(self._steps(), num_blocks * self.steps_per_block)
+
+    def _steps(self) -> int:
+        return len(shard_batches(torch.empty(self.num_images), **self.sharding)) if self.num_images else 0
 
 
 class ImageDataModule(LightningDataModule):
-    """ImageDataset in three splits.
+    """Images in three splits.
 
-    A data set is a subclass with the things that are its own: `name`, for files and reports; `image_shape`, which is
-    channels, height and width; `classes`, the labels' names, or None; `load`, and where it can be had from somewhere
-    `fetch`.
+    A data set is a subclass that defines `image_shape` (channels, height, width) and `load`; `name`, for files and
+    reports, if it is not that of the class; `classes`, the names of the labels, if there are any; and `fetch`, if the
+    data can be downloaded.
+
+    The training loader yields blocks of `steps_per_block` batches, which are indexed, transferred to the device and
+    binarised at once; the model takes one optimiser step per batch. Options of the Trainer that count batches, such as
+    `limit_train_batches`, count blocks. Validation and test loaders yield single batches.
 
     Args:
-        data_dir: where the data is; by default $VAE_DATA_DIR, else data/.
-        batch_size: images in a batch, on each device.
-        seed: of the order and the noise of training data, which are functions of (seed, epoch).
+        data_dir: the folder of the data; default: $VAE_DATA_DIR, or data/.
+        batch_size: images of a training step, on each device; null: 100, but at most a tenth of the training images.
+        steps_per_block: training steps of a block. The order of the images does not depend on it.
+        seed: of order and noise of the training images, which are functions of (seed, epoch); default: that of
+            `seed_everything`, or 0.
 
     Raises:
-        ValueError: an option that is out of range.
-        DataError: from `prepare_data` and `setup`, data that is missing or not what it should be.
+        ValueError: an option is out of range.
+        DataError: from `prepare_data` and `setup`: data is missing or invalid.
     """
 
-    name: str
-    image_shape: tuple[int, int, int]
     classes: tuple[str, ...] | None = None
     binary = False  # whether pixels are 0 or 1 when they reach the model
 
-    def __init__(self, data_dir: str | None = None, batch_size: int = 100, seed: int = 0):
+    def __init__(
+        self,
+        data_dir: str | None = None,
+        batch_size: int | None = DEFAULT_BATCH_SIZE,
+        steps_per_block: int = 10,
+        seed: int | None = None,
+    ):
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size: expected a whole number of at least 1, got {batch_size}")
-        self.save_hyperparameters(logger=False)  # the model's have names in common with them
-        self.save_hyperparameters({"dataset": type(self).__name__}, logger=False)
+        for option, value in (("batch_size", batch_size), ("steps_per_block", steps_per_block)):
+            if value is not None and value < 1:
+                raise ValueError(f"{option}: expected a whole number of at least 1, got {value}")
+        if seed is None:
+            seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        if seed < 0:
+            raise ValueError(f"seed: expected a whole number of at least 0, got {seed}")
+        self.save_hyperparameters(logger=False)  # the model has hyper-parameters of the same names
+        resolved = {"data_dir": data_dir and str(Path(data_dir).expanduser().resolve()), "seed": seed}
+        self.save_hyperparameters({"dataset": type(self).__name__, **resolved}, logger=False)
         self.splits: dict[str, ImageDataset] = {}
-        self.test_split = "test"  # what test_dataloader serves
+        self.test_split = "test"  # what test_dataloader loads
+
+    @cached_property
+    def name(self) -> str:
+        """The data set's name in files and reports."""
+        return type(self).__name__
+
+    @cached_property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width: each data set defines its own."""
+        raise DataError(f"{type(self).__name__} has no image_shape: define it as (channels, height, width).")
 
     @property
     def data_dir(self) -> Path:
@@ -124,7 +218,7 @@ class ImageDataModule(LightningDataModule):
         """Download and verify whatever is missing from `data_dir`."""
 
     def load(self) -> dict[str, ImageDataset]:
-        """Read the splits `train`, `val` and `test`; any but `train` may be empty."""
+        """Read the splits `train`, `val` and `test`; `val` and `test` may be empty."""
         raise NotImplementedError
 
     def prepare_data(self) -> None:
@@ -132,33 +226,51 @@ class ImageDataModule(LightningDataModule):
             self.fetch()
 
     def setup(self, stage: str | None = None) -> None:
-        if not self.splits:
-            self.splits = self.load()
+        if self.splits:
+            return
+        splits = self.load()
+        if not isinstance(splits, dict) or splits.keys() != set(SPLITS):
+            found = ", ".join(map(str, splits)) if isinstance(splits, dict) else type(splits).__name__
+            raise DataError(f"load() returned {found}.\n{EXPECTED}")
+        for split, dataset in splits.items():
+            if not isinstance(dataset, ImageDataset):
+                raise DataError(f"{split}: expected an ImageDataset, got {type(dataset).__name__}.\n{EXPECTED}")
+            dataset.check(split, self.image_shape, self.classes)
+        if not len(splits["train"]):
+            raise DataError(f"{self.name} has no training images.")
+        self.splits = splits
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         return batch._replace(images=batch.images / 255)
 
     def state_dict(self) -> dict[str, int]:
-        """How many images each split has: goes into the checkpoint, under the class's name."""
-        return {split: len(images) for split, images in self.splits.items()}
+        """The number of images of each split; the checkpoint holds it under the class's name."""
+        return {split: len(dataset) for split, dataset in self.splits.items()}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        if state != self.state_dict():
+            raise DataError(
+                f"{self.name} has changed: the run began with {state} images, there are {self.state_dict()} now.\n"
+                "Resume it with the data it began with, or begin a new run."
+            )
 
     def images(self, split: str, n: int | None = None) -> Tensor:
-        """The first n images of a split, or of `all` of them, to look at: float32 [n, C, H, W] in [0, 1].
+        """The first n images of a split, or of `all` splits, to look at: float32 [n, C, H, W] in [0, 1].
 
         Raises:
-            DataError: the split is empty, or as `prepare_data` and `setup`, which are called where they were not yet.
+            ValueError: the split is none of train, val, test and all.
+            DataError: the split is empty, or as `prepare_data` and `setup`, which are called if they were not yet.
         """
-        return self._some(split).images[:n] / 255
+        return self._first(split, n).images / 255
 
     def labels(self, split: str, n: int | None = None) -> Tensor | None:
         """The labels of the same images, [n], or None; raises the same."""
-        labels = self._some(split).labels
-        return None if labels is None else labels[:n]
+        return self._first(split, n).labels
 
     def mean_image(self) -> Tensor:
         """The mean of the training images: float32 [C, H, W] in [0, 1]."""
-        images = self.splits["train"].images
-        return images.sum(0, dtype=torch.int64) / (255 * len(images))
+        train = self.splits["train"]
+        return sum(chunk.sum(0, dtype=torch.int64) for chunk in train.chunks()) / (255 * len(train))
 
     def palette(self) -> tuple[tuple[int, ...], ...]:
         """The colours of the training images, 8-bit values.
@@ -167,104 +279,74 @@ class ImageDataModule(LightningDataModule):
             DataError: there are more than MAX_COLOURS.
         """
         found = torch.zeros(256 ** self.image_shape[0], dtype=torch.bool)
-        for images in self.splits["train"].images.split(10_000):
-            codes = sum(channel.int() << 8 * place for place, channel in enumerate(images.unbind(1)))
+        for chunk in self.splits["train"].chunks():
+            codes = sum(channel.int() << 8 * place for place, channel in enumerate(chunk.unbind(1)))
             found[codes.flatten()] = True
         codes = found.nonzero().squeeze(1)
         if len(codes) > MAX_COLOURS:
-            raise DataError(
-                f"{self.name} has {len(codes):,} colours, of which a palette holds {MAX_COLOURS:,} at most."
-            )
+            raise DataError(f"{self.name} has {len(codes):,} colours; a palette holds at most {MAX_COLOURS:,}.")
         return tuple(
             tuple((code >> 8 * place) & 255 for place in range(self.image_shape[0])) for code in codes.tolist()
         )
 
     def train_dataloader(self) -> DataLoader:
-        images = self.splits["train"]
-        sizes = {"num_images": len(images), "seed": self.hparams.seed}
-        return self._loader(images, ShuffledBatches(**sizes, **self._shared(images)))
+        train, shuffled = self.splits["train"], True
+        if self.trainer:
+            shuffled = not self.trainer.overfit_batches  # which asks for the same batches in each epoch
+            device = self.trainer.strategy.root_device
+            train = train.to(device) if fits_on_gpu(train.images.nbytes, device) else train
+        seed = self.hparams.seed if shuffled else None
+        return self._loader(train, self._train_batch_size(), steps_per_block=self.hparams.steps_per_block, seed=seed)
 
     def val_dataloader(self) -> DataLoader:
-        return self._in_order("val")
+        return self._loader(self.splits["val"], self.hparams.batch_size or DEFAULT_BATCH_SIZE)
 
     def test_dataloader(self) -> DataLoader:
-        self._some(self.test_split)
-        return self._in_order(self.test_split)
+        self._first(self.test_split, 0)
+        return self._loader(self.splits[self.test_split], self.hparams.batch_size or DEFAULT_BATCH_SIZE)
 
-    def _some(self, split: str) -> ImageDataset:
+    def _train_batch_size(self) -> int:
+        """The option `batch_size`; without one, so many images that an epoch has at least MIN_STEPS steps."""
+        _, world_size = self._processes()
+        chosen = max(1, min(DEFAULT_BATCH_SIZE, len(self.splits["train"]) // (MIN_STEPS * world_size)))
+        return self.hparams.batch_size or chosen
+
+    def _processes(self) -> tuple[int, int]:
+        """The rank of this process and the number of processes."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loader(self, dataset: ImageDataset, batch_size: int, **options) -> DataLoader:
+        rank, world_size = self._processes()
+        if 0 < len(dataset) < world_size:
+            raise DataError(f"{len(dataset)} images are too few for {world_size} devices: use fewer devices.")
+        sampler = BlockSampler(
+            len(dataset), batch_size, rank=rank, world_size=world_size, device=dataset.images.device, **options
+        )
+        # Without a generator of its own a DataLoader draws from the global one at the start of each epoch.
+        return DataLoader(dataset, batch_sampler=sampler, collate_fn=_identity, generator=torch.Generator())
+
+    def _first(self, split: str, n: int | None) -> ImageDataset:
+        """The first n images of a split or of `all` of them; those of one split are not copied."""
+        if split not in (*SPLITS, "all"):
+            raise ValueError(f"split: expected one of {', '.join(SPLITS)}, all; got {split!r}")
         self.prepare_data()
         self.setup()
-        if split == "all":
-            parts = [self._some(part) for part in self.splits if len(self.splits[part])]
-            labels = None if parts[0].labels is None else torch.cat([part.labels for part in parts])
-            return ImageDataset(torch.cat([part.images for part in parts]), labels)
-        if not len(self.splits[split]):
+        parts = [part for name, part in self.splits.items() if split in (name, "all") and len(part)]
+        if not parts:
             raise DataError(f"{self.name} has no {split} images, as it was split for this model.")
-        return self.splits[split]
-
-    def _in_order(self, split: str) -> DataLoader:
-        images = self.splits[split]
-        whole = torch.arange(len(images))
-        return self._loader(images, shard_batches(whole, **self._shared(images)) if len(images) else ())
-
-    def _shared(self, images: ImageDataset) -> dict[str, int]:
-        """How images are shared out among the Trainer's processes."""
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        if 0 < len(images) < world_size:
-            raise DataError(f"{len(images)} images are too few for {world_size} devices: use fewer.")
-        return {"batch_size": self.hparams.batch_size, "rank": rank, "world_size": world_size}
-
-    def _loader(self, images: ImageDataset, batches) -> DataLoader:
-        # Without a generator of its own a DataLoader draws from the global one at the start of each epoch.
-        return DataLoader(images, batch_sampler=batches, collate_fn=_as_is, generator=torch.Generator())
+        labelled = all(part.labels is not None for part in parts)
+        images = _first_rows([part.images for part in parts], n)
+        return ImageDataset(images, _first_rows([part.labels for part in parts], n) if labelled else None)
 
 
-@contextmanager
-def fetching(what: str, source: str, files: Sequence[str], folder: Path) -> Iterator[None]:
-    """Around a download: a server that falls silent is given up, and whatever goes wrong is one error.
-
-    Raises:
-        DataError: something did.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
-    try:
-        yield
-    except (RuntimeError, OSError, EOFError, ValueError, HTTPException, zlib.error) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise DataError(
-            f"{what} could not be downloaded from {source} ({reason[-1]}).\n"
-            f"Put {', '.join(files)} into {folder}, or use --data Digits, which needs no file."
-        ) from error
-    finally:
-        socket.setdefaulttimeout(before)
+def _first_rows(tensors: list[Tensor], n: int | None) -> Tensor:
+    """The first n rows of several tensors, one after the other."""
+    taken = []
+    for tensor in tensors:
+        taken.append(tensor[:n])
+        n = None if n is None else n - len(taken[-1])
+    return taken[0] if len(taken) == 1 else torch.cat(taken)
 
 
-def _as_is(batch: Batch) -> Batch:
+def _identity(batch: Batch) -> Batch:
     return batch
-
-
-def allocate_images(shape: Sequence[int], folder: Path) -> Tensor:
-    """Room for images, uint8: in memory, or where they would fill half of it, in a nameless file in that folder."""
-    if prod(shape) <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2:
-        return torch.empty(shape, dtype=torch.uint8)
-    with tempfile.TemporaryFile(dir=folder) as file:  # the mapping keeps it
-        return torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="w+", shape=tuple(shape)))
-
-
-def verify(path: Path, sha256: str, remedy: str) -> None:
-    """Check a file against the SHA-256 of its published content.
-
-    Raises:
-        DataError: it is missing or differs; the message ends with the remedy.
-    """
-    if not path.is_file():
-        raise DataError(f"{path} is missing.\n{remedy}")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise DataError(
-            f"{path} ({path.stat().st_size:,} bytes) is truncated or altered.\n"
-            f"Expected SHA-256 {sha256},\nfound            {found}.\n{remedy}"
-        )

@@ -1,6 +1,6 @@
 """CryptoPunks: the sheet of 10,000 punks, as larvalabs/cryptopunks publishes it.
 
-The artwork is its owners'; it is fetched and verified here, never shipped.
+The artwork is its owners'; it is downloaded and verified here, never shipped.
 """
 
 from pathlib import Path
@@ -9,9 +9,8 @@ from PIL import Image, ImageColor
 from torch.hub import download_url_to_file
 from torchvision.transforms.functional import pil_to_tensor
 
-from datamodules.base import DataError, ImageDataModule, ImageDataset, fetching, verify
-
-REMEDY = "Delete it and it is fetched anew, or use --data Digits, which needs no file."
+from datamodules.base import SPLITS, DataError, ImageDataModule, ImageDataset
+from datamodules.downloads import REMEDY, fetching, verify
 
 
 class CryptoPunks(ImageDataModule):
@@ -19,7 +18,7 @@ class CryptoPunks(ImageDataModule):
 
     Args:
         background: the colour under the transparent pixels: marketplace (#638596), black, white or any colour name.
-            Without one, 50 punks with black outlines could not be told from another.
+            If the alpha channel were dropped, 50 punks with black outlines would equal another.
 
     Raises:
         ValueError: `background` is no colour.
@@ -37,7 +36,7 @@ class CryptoPunks(ImageDataModule):
         super().__init__(**kwargs)
         try:
             self.colour = ImageColor.getrgb("#638596" if background == "marketplace" else background)
-        except (ValueError, TypeError):  # None is what a command line makes of #000000, a comment in YAML
+        except (ValueError, TypeError):  # None: in YAML, #000000 is a comment
             raise ValueError(
                 f"background: expected marketplace, black, white or another colour name, got {background!r}"
             ) from None
@@ -47,19 +46,23 @@ class CryptoPunks(ImageDataModule):
         if not path.is_file():
             self.download(path)
         try:
-            verify(path, self.sha256, REMEDY)
+            verify(path, self.sha256)
         except DataError:
             self.check_size(path)
             raise
 
     def check_size(self, path: Path) -> None:
-        """Say it where a sheet that is not the published one has not even its size."""
+        """Check the size of a sheet that is not the published one: a clearer message than the checksum's.
+
+        Raises:
+            DataError: the size is wrong.
+        """
         (rows, columns), (_, height, width) = self.grid, self.image_shape
         expected = (columns * width, rows * height)
         try:
             with Image.open(path) as sheet:
                 size = sheet.size
-        except Exception:  # no image at all: the checksum has told
+        except Exception:  # not an image: the checksum's message stands
             return
         if size != expected:
             raise DataError(
@@ -67,7 +70,7 @@ class CryptoPunks(ImageDataModule):
             )
 
     def download(self, path: Path) -> None:
-        """Fetch the sheet under a temporary name, and move it to its place once its checksum is right."""
+        """Download the sheet under a temporary name; it gets its own once its checksum is right."""
         with fetching(path.name, self.url, [path.name], path.parent):
             download_url_to_file(self.url, str(path), hash_prefix=self.sha256)
 
@@ -78,4 +81,4 @@ class CryptoPunks(ImageDataModule):
         (rows, columns), (channels, height, width) = self.grid, self.image_shape
         tiles = pil_to_tensor(opaque).reshape(channels, rows, height, columns, width)
         punks = tiles.permute(1, 3, 0, 2, 4).reshape(-1, *self.image_shape)  # row by row
-        return dict(zip(("train", "val", "test"), map(ImageDataset, punks.split(list(self.cuts))), strict=True))
+        return dict(zip(SPLITS, map(ImageDataset, punks.split(list(self.cuts))), strict=True))

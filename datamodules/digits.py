@@ -2,7 +2,7 @@
 
 import torch
 
-from datamodules.base import ImageDataModule, ImageDataset
+from datamodules.base import SPLITS, ImageDataModule, ImageDataset
 
 
 class Digits(ImageDataModule):
@@ -13,12 +13,10 @@ class Digits(ImageDataModule):
     classes = tuple("0123456789")
 
     def load(self) -> dict[str, ImageDataset]:
-        from sklearn.datasets import load_digits  # here: whoever trains on something else need not wait for it
+        from sklearn.datasets import load_digits  # here: the import is slow, and other data sets do not need it
 
         digits = load_digits()
         images = torch.as_tensor(digits.images / 16 * 255).round().to(torch.uint8).unsqueeze(1)
         labels = torch.as_tensor(digits.target).to(torch.uint8)
         cuts = [1_197, 300, 300]
-        return dict(
-            zip(("train", "val", "test"), map(ImageDataset, images.split(cuts), labels.split(cuts)), strict=True)
-        )
+        return dict(zip(SPLITS, map(ImageDataset, images.split(cuts), labels.split(cuts)), strict=True))

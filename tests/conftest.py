@@ -36,7 +36,8 @@ def pytest_collection_modifyitems(items):
 def elsewhere(tmp_path, monkeypatch):
     """Every test works in an empty folder of its own, with no data at hand but what it makes."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("VAE_DATA_DIR", raising=False)
+    for variable in ("VAE_DATA_DIR", "PL_GLOBAL_SEED"):  # the second is what seed_everything sets
+        monkeypatch.delenv(variable, raising=False)
     for proxy in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(proxy, "http://127.0.0.1:9")  # nobody listens there
     torch.manual_seed(0)
@@ -101,7 +102,7 @@ def tiny_punks(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tiny_mnist(tmp_path, monkeypatch):
-    """MNIST's four files with 60 and 20 pictures: the first row black, the second white, the rest a fifth grey."""
+    """MNIST's four files with 60 and 20 images: the first row black, the second white, the rest a fifth grey."""
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for part, n in (("train", 60), ("t10k", 20)):

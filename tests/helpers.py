@@ -7,7 +7,7 @@ from torch import nn
 from datamodules import Digits
 from vae import LitVAE
 from vae.callbacks import LastCheckpoint
-from vae.distributions import LIKELIHOODS, CategoricalLikelihood
+from vae.likelihoods import LIKELIHOODS, CategoricalLikelihood
 from vae.model import build
 
 DIGITS = ("--data", "Digits", "--model.hidden_dims", "32")
@@ -61,7 +61,7 @@ def distribution(name, *numbers, image_shape=(1, 1, 1), **options):
     layers = iter([Given(torch.as_tensor(number)) for number in numbers])
     head = build(
         LIKELIHOODS[name],
-        pixels=lambda n: next(layers),
+        output_layer=lambda n: next(layers),
         image_shape=image_shape,
         **OPTIONS | {"palette": GREY} | options,
     )
@@ -70,7 +70,7 @@ def distribution(name, *numbers, image_shape=(1, 1, 1), **options):
     return head(None)
 
 
-def numbers_of(name, *shape):
-    """Random numbers for a distribution of pictures [..., 1, H, W]."""
+def parameters_of(name, *shape):
+    """Random numbers for a distribution of images [..., 1, H, W]."""
     channels = {"categorical": [len(GREY)], "gaussian": [1, 1], "discretized_logistic": [1, 1]}.get(name, [1])
     return [torch.randn(*shape[:-3], n, *shape[-2:], dtype=torch.float64) for n in channels]

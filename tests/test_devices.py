@@ -1,4 +1,4 @@
-"""Several processes, as real ones over gloo: they share the pictures out, find the same, and one of them writes."""
+"""Several processes, as real ones over gloo: they share the images out, find the same, and one of them writes."""
 
 import json
 import os
@@ -11,25 +11,25 @@ import torch
 from conftest import PROJECT
 
 from datamodules import Digits
-from datamodules.images import DataError, ShuffledBatches, share
+from datamodules.base import DataError, ShuffledBatches, shard_batches
 
 TEST = """
 import json, sys, torch
-from datamodules import ImageDataModule, Pictures
+from datamodules import ImageDataModule, ImageDataset
 from vae import LitVAE
-from vae.cli import quiet_trainer
+from vae.cli import evaluation_trainer
 
 class MadeUp(ImageDataModule):
     name, image_shape = "made up", (1, 12, 12)
 
     def load(self):
         images = torch.randint(256, (2_001, 1, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-        return dict.fromkeys(("train", "val", "test"), Pictures(images))
+        return dict.fromkeys(("train", "val", "test"), ImageDataset(images))
 
 torch.manual_seed(0)
 lit = LitVAE(image_shape=(1, 12, 12), latent_dim=3, hidden_dims=16)
 lit.importance_samples = (1, 40)
-(found,) = quiet_trainer(accelerator="cpu", devices=int(sys.argv[1])).test(lit, MadeUp(), verbose=False)
+(found,) = evaluation_trainer(accelerator="cpu", devices=int(sys.argv[1])).test(lit, MadeUp(), verbose=False)
 if lit.global_rank == 0:
     print(json.dumps(found))
 """
@@ -62,7 +62,7 @@ def python(tmp_path, monkeypatch):
 @pytest.mark.parametrize("num_images", [3, 99, 100, 201, 202, 203, 1_257])
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_pictures_are_shared_out_once(num_images, world_size):
-    shares = [share(torch.arange(num_images), 50, rank, world_size) for rank in range(world_size)]
+    shares = [shard_batches(torch.arange(num_images), 50, rank, world_size) for rank in range(world_size)]
     assert sorted(torch.cat([torch.cat(batches) for batches in shares]).tolist()) == [*range(num_images)]
     for batches in zip(*shares, strict=True):  # as many steps for each, or one would wait for ever
         sizes = [len(batch) for batch in batches]
@@ -80,7 +80,7 @@ def test_too_few_pictures_for_so_many_devices():
     data = Digits()
     data.trainer = Several()
     data.setup()
-    with pytest.raises(DataError, match="300 pictures are too few for 400 devices: use fewer"):
+    with pytest.raises(DataError, match="300 images are too few for 400 devices: use fewer"):
         data.test_dataloader()
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from helpers import GREY, distribution, numbers_of
+from helpers import GREY, distribution, parameters_of
 from scipy import integrate, stats
 from scipy.special import expit
 
-from vae.distributions import LIKELIHOODS
+from vae.likelihoods import LIKELIHOODS
 
 
 def pixel_levels(name):
@@ -40,7 +40,7 @@ def oracle(name, numbers, x):
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_log_density_meets_its_oracle(name):
-    numbers = numbers_of(name, 50, 1, 2, 3)
+    numbers = parameters_of(name, 50, 1, 2, 3)
     levels = pixel_levels(name)
     x = levels[torch.randint(len(levels), (50, 1, 2, 3))].double()
     found = distribution(name, *numbers, image_shape=(1, 2, 3)).log_prob(x)
@@ -50,7 +50,7 @@ def test_log_density_meets_its_oracle(name):
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_all_that_can_be_seen_has_probability_one(name):
-    numbers = numbers_of(name, 1, 1, 1)
+    numbers = parameters_of(name, 1, 1, 1)
 
     def density(values):
         x = torch.as_tensor(values, dtype=torch.float64).reshape(-1, 1, 1, 1)
@@ -69,7 +69,7 @@ def test_all_that_can_be_seen_has_probability_one(name):
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_gradients_meet_finite_differences(name):
-    numbers = [number.requires_grad_(True) for number in numbers_of(name, 3, 1, 2, 2)]
+    numbers = [number.requires_grad_(True) for number in parameters_of(name, 3, 1, 2, 2)]
     levels = pixel_levels(name)
     x = levels[torch.randint(len(levels), (3, 1, 2, 2))].double()
     assert torch.autograd.gradcheck(lambda *n: distribution(name, *n, image_shape=(1, 2, 2)).log_prob(x), numbers)
@@ -80,7 +80,7 @@ def test_gradients_meet_finite_differences(name):
 @pytest.mark.parametrize("logit", [-80.0, 0.0, 80.0])
 @pytest.mark.parametrize("log_var", [-20.0, 0.0, 20.0])
 def test_extremes_are_finite(name, pixel, logit, log_var):
-    values = [torch.full_like(number, logit, dtype=torch.float32) for number in numbers_of(name, 2, 1, 3, 3)]
+    values = [torch.full_like(number, logit, dtype=torch.float32) for number in parameters_of(name, 2, 1, 3, 3)]
     if len(values) == 2:
         values[1].fill_(log_var)
     elif name == "categorical":

@@ -8,7 +8,7 @@ from torch import nn
 
 from datamodules import Digits
 from vae import VAE
-from vae.distributions import LIKELIHOODS
+from vae.likelihoods import LIKELIHOODS
 from vae.model import build
 
 
@@ -25,7 +25,7 @@ def test_the_gaussians_scale_has_a_floor():
     )
     learned = build(
         LIKELIHOODS["gaussian_fixed"],
-        pixels=lambda n: Given(torch.zeros(1, 1, 1)),
+        output_layer=lambda n: Given(torch.zeros(1, 1, 1)),
         image_shape=(1, 1, 1),
         **OPTIONS | {"learn_scale": True},
     )
@@ -45,10 +45,10 @@ def test_the_categorical_head_is_factored():
 def test_the_output_bias_can_start_at_the_mean_picture(name, network):
     data = Digits()
     data.setup()
-    mean = data.mean_picture()
+    mean = data.mean_image()
     vae = VAE(data.image_shape, likelihood=name, network=network)
     before = (vae.sample(1) - mean).abs().mean()
-    vae.likelihood.start_at(mean)
+    vae.likelihood.init_output_bias(mean)
     for module in vae.decoder.modules():
         for parameter in module.parameters(recurse=False):
             nn.init.zeros_(parameter)  # the bias alone speaks
@@ -73,4 +73,4 @@ def test_the_output_bias_can_start_at_the_mean_picture(name, network):
 )
 def test_each_says_what_its_numbers_are(name, binary, measure):
     vae = VAE((1, 8, 8), likelihood=name, palette=GREY)
-    assert vae.likelihood.measure(binary) == measure
+    assert vae.likelihood.log_prob_kind(binary) == measure

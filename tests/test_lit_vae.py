@@ -12,7 +12,7 @@ from pytorch_lightning import Callback, Trainer
 
 from datamodules import MNIST, Batch, Digits
 from vae import LitVAE, runs
-from vae.distributions import LIKELIHOODS
+from vae.likelihoods import LIKELIHOODS
 from vae.lit_vae import OBJECTIVES, OPTIMIZERS, PosteriorCollapse
 from vae.networks import NETWORKS
 
@@ -69,7 +69,7 @@ def test_training_can_start_at_the_mean_picture():
             starts.append(lit.vae.likelihood.logits[0].bias.detach().clone())
 
     fit(data, callbacks=[Start()], init_output_bias=True)
-    torch.testing.assert_close(starts[0].sigmoid(), data.mean_picture().flatten().clamp(0.01, 0.99))
+    torch.testing.assert_close(starts[0].sigmoid(), data.mean_image().flatten().clamp(0.01, 0.99))
 
 
 def test_posterior_collapse_is_named():
@@ -84,7 +84,7 @@ def test_posterior_collapse_is_named():
 
 @pytest.fixture
 def step(monkeypatch):
-    """The loss of a training step on fifty digits, its LitVAE, the pictures, and the noise that it drew."""
+    """The loss of a training step on fifty digits, its LitVAE, the images, and the noise that it drew."""
 
     def run(batch_idx=0, **options):
         data = Digits(batch_size=50)
@@ -95,11 +95,11 @@ def step(monkeypatch):
         lit._trainer = Trainer(logger=False, **QUIET)
         lit.trainer.fit_loop.epoch_loop._batches_that_stepped = 0
         monkeypatch.setattr(Trainer, "num_training_batches", 24)
-        drawn, randn = [], torch.randn
+        rasterize, randn = [], torch.randn
         with monkeypatch.context() as patched:
-            patched.setattr(torch, "randn", lambda *a, **k: drawn.append(randn(*a, **k)) or drawn[-1])
+            patched.setattr(torch, "randn", lambda *a, **k: rasterize.append(randn(*a, **k)) or rasterize[-1])
             loss = lit.training_step(batch, batch_idx)
-        return loss, lit, batch.images, drawn[-1]
+        return loss, lit, batch.images, rasterize[-1]
 
     return run
 
@@ -176,7 +176,7 @@ def test_evaluation_is_the_models_own_bound_and_evidence():
     found = evaluate(lit, data)
     x = data.splits["test"].images / 255
     with torch.no_grad():
-        bound, evidence = lit.vae.elbo(x, num_samples=200), lit.vae.evidence(x, num_samples=500)
+        bound, evidence = lit.vae.elbo(x, num_samples=200), lit.vae.importance_estimate(x, num_samples=500)
         means = lit.vae.encode(x).mean
     assert found["test/kl"] == pytest.approx(bound.kl.mean().item(), rel=1e-5)
     assert found["test/elbo"] == pytest.approx(found["test/reconstruction"] - found["test/kl"], rel=1e-5)

@@ -7,18 +7,18 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from vae.metrics import ActiveUnits, EvidencePerPicture, PerPicture, Quality
+from vae.metrics import ActiveUnits, ImportanceEstimateMetrics, PerImageMean, ReconstructionMetrics
 
 
 def test_pictures_are_counted_one_by_one():
-    metric = PerPicture()
+    metric = PerImageMean()
     metric.update({"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([0.0, 0.0])})
     metric.update({"a": torch.tensor([6.0]), "b": torch.tensor([3.0])})
     assert metric.compute() == {"a": 3.0, "b": 1.0}  # not the mean of the batches' means
 
 
 def test_errors_of_the_evidence():
-    metric = EvidencePerPicture((1, 2, 2))
+    metric = ImportanceEstimateMetrics((1, 2, 2))
     metric.update({"log_marginal": torch.tensor([-4.0, -8.0]), "mc_error": torch.tensor([0.3, 0.4])})
     assert metric.compute() == pytest.approx(
         {
@@ -33,7 +33,7 @@ def test_errors_of_the_evidence():
 
 def test_the_quality_of_reconstructions_meets_numpy():
     a, b = torch.rand(20, 1, 8, 8), torch.rand(20, 1, 8, 8)
-    metrics = Quality()
+    metrics = ReconstructionMetrics()
     for part in (slice(0, 7), slice(7, 20)):
         metrics.update(a[part], b[part])
     found = metrics.compute()
@@ -47,10 +47,10 @@ def test_the_quality_of_reconstructions_meets_numpy():
     ssim = (2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4)
     ssim /= (mean_a**2 + mean_b**2 + 1e-4) * (var_a + var_b + 9e-4)
     assert found["ssim"] == pytest.approx(ssim.mean(), abs=1e-4)
-    small = Quality()
+    small = ReconstructionMetrics()
     small.update(torch.rand(2, 1, 5, 20), torch.rand(2, 1, 5, 20))
     assert "ssim" not in small.compute()
-    same = Quality()
+    same = ReconstructionMetrics()
     same.update(torch.ones(2, 1, 8, 8), torch.ones(2, 1, 8, 8))
     assert same.compute() == {"mse": 0.0, "psnr": float("inf"), "ssim": pytest.approx(1.0)}
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributions import Independent, Normal
 
 from vae import VAE, model
-from vae.distributions import LIKELIHOODS, DiagonalGaussian
+from vae.likelihoods import LIKELIHOODS, DiagonalGaussian
 from vae.networks import NETWORKS
 
 SHAPE = (1, 2, 3)
@@ -30,7 +30,7 @@ class LinearGaussian(nn.Module):
     def __init__(self, weight, bias, scale):
         super().__init__()
         self.weight, self.bias, self.scale = weight, bias, scale
-        self.numbers = 6
+        self.num_parameters = 6
 
     def forward(self, z):
         return Independent(Normal((z @ self.weight.T + self.bias).unflatten(-1, SHAPE), self.scale), 3)
@@ -38,7 +38,7 @@ class LinearGaussian(nn.Module):
 
 @pytest.fixture
 def linear():
-    """A VAE with p(x) = N(b, W W^T + s^2 I), a posterior that is not exact, and pictures drawn from it."""
+    """A VAE with p(x) = N(b, W W^T + s^2 I), a posterior that is not exact, and images rasterize from it."""
     weight, bias, scale = torch.randn(6, 2), torch.randn(6), 0.8
     vae = VAE(SHAPE, latent_dim=2)
     vae.encoder, vae.decoder = nn.Flatten(), nn.Identity()
@@ -94,7 +94,7 @@ def test_log_weights_are_the_three_log_densities():
 
 def test_log_marginal_meets_the_closed_form(linear):
     vae, x, exact = linear
-    _, estimate, mc_error = vae.evidence(x, num_samples=40_000)
+    _, estimate, mc_error = vae.importance_estimate(x, num_samples=40_000)
     assert 0.001 < mc_error.max() < 0.01
     assert np.all(np.abs(estimate.numpy() - exact) < 4 * mc_error.numpy())
 
@@ -109,7 +109,7 @@ def test_the_closed_form_tells_an_analytic_kl_in_the_logsumexp_apart(linear):
 
 def test_mc_error_is_the_spread_of_the_estimate(linear):
     vae, x, _ = linear
-    runs = [vae.evidence(x, num_samples=400) for _ in range(300)]
+    runs = [vae.importance_estimate(x, num_samples=400) for _ in range(300)]
     spread = torch.stack([run.log_marginal for run in runs]).std(0)
     claimed = torch.stack([run.mc_error for run in runs]).mean(0)
     torch.testing.assert_close(claimed, spread, rtol=0.25, atol=0)
@@ -139,7 +139,7 @@ def test_chunks_do_not_change_the_estimate(monkeypatch, at_once):
     vae, x, eps = random_vae(), torch.rand(5, *SHAPE), torch.randn(50, 5, 2)
     q_z = vae.encode(x)
     log_w = vae.log_weights(x, q_z, model.reparameterize(q_z, eps)).double().numpy()
-    monkeypatch.setattr(model, "NUMBERS_AT_ONCE", at_once * 5 * 6)
+    monkeypatch.setattr(model, "DECODER_CHUNK", at_once * 5 * 6)
     np.testing.assert_allclose(vae.log_marginal(x, eps=eps), logsumexp(log_w, axis=0) - np.log(50), rtol=1e-5)
     np.testing.assert_allclose(vae.log_marginal(x, eps=iter(eps.split(9))), vae.log_marginal(x, eps=eps), rtol=1e-5)
 
@@ -148,7 +148,7 @@ def test_memory_does_not_grow_with_the_number_of_samples(monkeypatch):
     vae, held = random_vae(), []
     decode = vae.decode
     monkeypatch.setattr(vae, "decode", lambda z: held.append(len(z)) or decode(z))
-    monkeypatch.setattr(model, "NUMBERS_AT_ONCE", 7 * 5 * 6)
+    monkeypatch.setattr(model, "DECODER_CHUNK", 7 * 5 * 6)
     vae.log_marginal(torch.rand(5, *SHAPE), num_samples=100)
     assert sum(held) == 100
     assert max(held) == 7
@@ -167,9 +167,9 @@ def test_shapes(likelihood, network, image_shape):
     assert (p_x.batch_shape, p_x.event_shape) == ((2, 4), image_shape)
     assert vae.prior.event_shape == (3,)
     assert all(term.shape == (4,) for term in vae.elbo(x, num_samples=2))
-    for pictures in (vae.sample(4), vae.reconstruct(x)):
-        assert pictures.shape == x.shape
-        assert 0 <= pictures.min() <= pictures.max() <= 1
+    for images in (vae.sample(4), vae.reconstruct(x)):
+        assert images.shape == x.shape
+        assert 0 <= images.min() <= images.max() <= 1
 
 
 def widths(trunk):
@@ -233,28 +233,28 @@ def test_the_importance_bound_is_the_logsumexp_of_the_weights():
     expected = logsumexp(vae.log_weights(x, q_z, model.reparameterize(q_z, eps)).double(), axis=0) - np.log(30)
     for doubly in (False, True):
         np.testing.assert_allclose(vae.importance_bound(x, eps=eps, doubly_reparameterized=doubly), expected, rtol=1e-5)
-    np.testing.assert_allclose(vae.evidence(x, eps=eps).log_marginal, expected, rtol=1e-5)
+    np.testing.assert_allclose(vae.importance_estimate(x, eps=eps).log_marginal, expected, rtol=1e-5)
 
 
 def test_one_sample_tells_nothing_of_its_error():
-    assert random_vae().evidence(torch.rand(2, *SHAPE), 1).mc_error.isnan().all()
+    assert random_vae().importance_estimate(torch.rand(2, *SHAPE), 1).mc_error.isnan().all()
 
 
 @pytest.mark.parametrize("counts", [0, (10, 1), (0, 5), (5, 5)])
-def test_numbers_of_samples_must_rise_from_one(counts):
+def test_parameters_of_samples_must_rise_from_one(counts):
     with pytest.raises(ValueError, match="num_samples: expected a number of at least 1, or rising ones"):
-        random_vae().evidence(torch.rand(2, *SHAPE), counts)
+        random_vae().importance_estimate(torch.rand(2, *SHAPE), counts)
 
 
 def test_several_bounds_need_the_noise_of_the_last():
     with pytest.raises(ValueError, match="num_samples: expected 50, the noise's, as the last one"):
-        random_vae().evidence(torch.rand(2, *SHAPE), (1, 100), eps=torch.randn(50, 2, 2))
+        random_vae().importance_estimate(torch.rand(2, *SHAPE), (1, 100), eps=torch.randn(50, 2, 2))
 
 
 def test_several_bounds_come_from_one_pass(monkeypatch):
     vae, x, eps = random_vae(), torch.rand(4, *SHAPE).round(), torch.randn(100, 4, 2)
-    monkeypatch.setattr(model, "NUMBERS_AT_ONCE", 7 * 4 * 6)
-    evidence = vae.evidence(x, (1, 10, 100), eps=eps)
+    monkeypatch.setattr(model, "DECODER_CHUNK", 7 * 4 * 6)
+    evidence = vae.importance_estimate(x, (1, 10, 100), eps=eps)
     expected = torch.stack([vae.log_marginal(x, eps=eps[:k]) for k in (1, 10, 100)])
     torch.testing.assert_close(evidence.bounds, expected)
     assert torch.equal(evidence.bounds[-1], evidence.log_marginal)

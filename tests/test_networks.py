@@ -1,4 +1,4 @@
-"""Trunks: whatever the picture's size, what goes in comes out."""
+"""Trunks: whatever the image's size, what goes in comes out."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def test_sizes_are_kept_without_cropping(network, size, channels):
     options |= {"channels": channels} if network == "conv" else {}
     assert encoder(**options)(torch.rand(2, 3, *size)).shape == (2, 5)
     trunk = decoder(latent_dim=2, **options)
-    assert trunk.pixels(7)(trunk(torch.rand(4, 2))).shape == (4, 7, *size)
+    assert trunk.output_layer(7)(trunk(torch.rand(4, 2))).shape == (4, 7, *size)
 
 
 def test_every_pixel_of_a_convolutional_decoder_has_a_gradient():

@@ -15,7 +15,7 @@ def test_train_test_and_draw_from_end_to_end(process, tmp_path):
     trained = process("train.py", *DIGITS, "--trainer.max_epochs", "3", "--run_name", "mine")
     assert (trained.status, trained.err) == (0, "")
     report = trained.out.splitlines()
-    best = re.fullmatch(r"Best +validation ELBO (-\d+\.\d\d) nats per picture, of a cross-entropy", report[-4])
+    best = re.fullmatch(r"Best +validation ELBO (-\d+\.\d\d) nats per image, of a cross-entropy", report[-4])
     assert "lightning_logs/mine" in report[-6]
     assert re.fullmatch(r"Trained +3 epochs, this time in 0 min \d+ s", report[-5])
     commands = [line.removeprefix("Next").strip() for line in report[-3:]]
@@ -38,17 +38,17 @@ def test_train_test_and_draw_from_end_to_end(process, tmp_path):
     tested = process("test.py", "--split", "val")
     assert (tested.status, tested.err) == (0, "")
     assert "lightning_logs/mine/checkpoints/best.ckpt" in tested.out
-    assert "nats per picture" in tested.out
+    assert "nats per image" in tested.out
     metrics = json.loads((run / "test_metrics.json").read_text())
     assert metrics["split"] == "val"
     assert f"{metrics['elbo']:.2f}" == best[1]  # what training reported
 
-    drawn = process("visualizations.py")
-    assert (drawn.status, drawn.err) == (0, "")
+    rasterize = process("visualizations.py")
+    assert (rasterize.status, rasterize.err) == (0, "")
     kinds = {name: "gif" if name == "training_film" else "png" for name in FIGURES}
     names = [f"digits_{name}_latent_variables=2.{kind}" for name, kind in kinds.items()]
     assert sorted(path.name for path in (tmp_path / "visualization_imgs").iterdir()) == sorted(names)
-    assert drawn.out.splitlines()[1:] == [f"visualization_imgs/{name}" for name in names]
+    assert rasterize.out.splitlines()[1:] == [f"visualization_imgs/{name}" for name in names]
     for name in names:
         with Image.open(tmp_path / "visualization_imgs" / name) as image:
             image.load()
@@ -63,11 +63,11 @@ def test_own_pictures_from_end_to_end(script, tmp_path):
     assert script("train.py", *options, "--model.latent_dim", 4).status == 0
     (tmp_path / "album").rename(tmp_path / "moved")
     assert script("test.py", "--data_dir", "moved").status == 0
-    drawn = script("visualizations.py", "--data_dir", "moved", "--split", "all")
-    assert drawn.status == 0
-    assert drawn.err.splitlines() == [
-        "Not drawn: reconstruction_by_class needs labels; these pictures have none",
-        "Not drawn: learned_manifold needs a latent space of 1 or 2 dimensions; this model has 4",
+    rasterize = script("visualizations.py", "--data_dir", "moved", "--split", "all")
+    assert rasterize.status == 0
+    assert rasterize.err.splitlines() == [
+        "Not rasterize: reconstruction_by_class needs labels; these images have none",
+        "Not rasterize: learned_manifold needs a latent space of 1 or 2 dimensions; this model has 4",
     ]
     assert {path.name.split("_latent_variables=4.")[0] for path in (tmp_path / "visualization_imgs").iterdir()} == {
         f"moved_{name}" for name in FIGURES if name not in ("reconstruction_by_class", "learned_manifold")

@@ -2,23 +2,29 @@
 
 import platform
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from inspect import signature
+from math import inf
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 from torch.distributions import Distribution
+from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from vae.likelihoods import MeanLikelihood
 from vae.metrics import ActiveUnits, ImportanceEstimateMetrics, KLPerDimension, PerImageMean, ReconstructionMetrics
 from vae.model import NOISE_CHUNK, VAE, chunk_sizes
 from vae.registry import Registry
+from vae.seeds import derive_seed
 
 EVALUATION_SEED = 1312_6114
+TRAINING_NOISE = 2  # the stream of `derive_seed`; the data modules have others
+NEVER = 2**62  # a step that is not reached
+DECOUPLED_DECAY = ("AdamW", "Adafactor")
 
 OPTIMIZERS = Registry(
     "optimizer",
@@ -26,8 +32,8 @@ OPTIMIZERS = Registry(
         name: kind
         for name, kind in vars(torch.optim).items()
         if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
-        # an abstract one, and two that take no dense gradients or no biases
-        if name not in ("Optimizer", "SparseAdam", "Muon")
+        # abstract; needs a closure; takes no dense gradients; takes no biases
+        if name not in ("Optimizer", "LBFGS", "SparseAdam", "Muon")
     },
 )
 LR_SCHEDULES = Registry("lr_schedule", {"constant": None, "cosine": torch.optim.lr_scheduler.CosineAnnealingLR})
@@ -40,7 +46,7 @@ COLLAPSE = (
 
 NOT_FINITE = (
     "The loss is not finite in epoch {epoch}, from step {step} on. The checkpoints are those of the epochs before.\n"
-    "Try a smaller --model.learning_rate, --trainer.gradient_clip_val 1, or another --model.likelihood."
+    "Try a smaller --model.learning_rate, --model.gradient_clip_val 1, or another --model.likelihood."
 )
 
 
@@ -69,7 +75,8 @@ class LitVAE(LightningModule):
             images, right for optimisers to which decay is a gradient (Adam, Adagrad, SGD; not AdamW).
         lr_schedule: constant, or cosine (down to zero at the last step).
         init_output_bias: whether the decoder starts at the mean of the training images.
-        seed: of the noise in training, which is a function of (seed, epoch, batch, rank).
+        gradient_clip_val: the largest norm of all gradients together; a step with a larger one is scaled down to it.
+        seed: of the noise in training, which is a function of (seed, epoch, block, rank).
         compile: whether torch.compile makes one program of the training's bound; it takes half a minute, and on a CPU
             needs a C++ compiler.
         vae: the arguments of `VAE`.
@@ -91,6 +98,7 @@ class LitVAE(LightningModule):
         weight_prior: bool = False,
         lr_schedule: str = "constant",
         init_output_bias: bool = False,
+        gradient_clip_val: float | None = None,
         seed: int = 0,
         compile: bool = False,
         **vae: Any,
@@ -98,8 +106,9 @@ class LitVAE(LightningModule):
         super().__init__()
         if num_samples < 1:
             raise ValueError(f"num_samples: expected a whole number of at least 1, got {num_samples}")
-        if not learning_rate > 0:
-            raise ValueError(f"learning_rate: expected a number above 0, got {learning_rate}")
+        for name, value in (("learning_rate", learning_rate), ("gradient_clip_val", gradient_clip_val)):
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}: expected a number above 0, got {value}")
         for name, value in (("weight_decay", weight_decay), ("beta", beta), ("beta_warmup_epochs", beta_warmup_epochs)):
             if not value >= 0:
                 raise ValueError(f"{name}: expected 0 or more, got {value}")
@@ -110,12 +119,19 @@ class LitVAE(LightningModule):
         self.optimizer, self.lr_schedule = OPTIMIZERS[optimizer], LR_SCHEDULES[lr_schedule]
         if (weight_decay or weight_prior) and "weight_decay" not in signature(self.optimizer).parameters:
             raise ValueError(f"weight_decay: {optimizer} has none; choose another optimizer, such as Adam")
-        if weight_prior and optimizer == "AdamW":
-            raise ValueError("weight_prior: to AdamW decay is no gradient; choose another optimizer, such as Adam")
+        if weight_prior and optimizer in DECOUPLED_DECAY:
+            raise ValueError(
+                f"weight_prior: the decay of {optimizer} is not part of the gradient; choose another, such as Adam"
+            )
         self.save_hyperparameters()
         self.vae = VAE(**vae)
         bounds = (self.vae.elbo, self.vae.importance_bound)
-        self.elbo, self.importance_bound = map(torch.compile, bounds) if compile else bounds
+        if compile:
+            mode = "reduce-overhead" if torch.cuda.is_available() else None  # CUDA graphs
+            bounds = (torch.compile(bound, mode=mode) for bound in bounds)
+        self.elbo, self.importance_bound = bounds
+        self.automatic_optimization = False  # a Trainer batch is a block of optimiser steps
+        self.starts_at_mean = init_output_bias  # until the first fit, or a checkpoint, sets the bias
         if init_output_bias and not isinstance(self.vae.likelihood, MeanLikelihood):
             raise ValueError("init_output_bias: this likelihood has no mean that the bias could start at")
         self.train_bound, self.val_bound = PerImageMean(), PerImageMean()
@@ -128,31 +144,66 @@ class LitVAE(LightningModule):
         self.importance_samples: tuple[int, ...] = (100,)  # of each image, in the test
 
     def setup(self, stage: str) -> None:
-        if stage == "fit" and self.hparams.init_output_bias:
+        if stage == "fit" and self.starts_at_mean:
             self.vae.likelihood.init_output_bias(self.trainer.datamodule.mean_image())
+            self.starts_at_mean = False
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.starts_at_mean = False
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The optimiser steps of an epoch."""
+        self.trainer.fit_loop.setup_data()
+        return self.trainer.train_dataloader.batch_sampler.num_steps(self.trainer.num_training_batches)
+
+    @property
+    def num_training_steps(self) -> int:
+        """The optimiser steps of the whole training."""
+        steps = self.steps_per_epoch * self.trainer.max_epochs if self.trainer.max_epochs >= 0 else inf
+        return int(min(steps, self.trainer.max_steps if self.trainer.max_steps >= 0 else inf))
 
     @property
     def beta(self) -> float:
-        """The weight of the KL at the step at hand."""
+        """The weight of the KL at the next step."""
         if not self.hparams.beta_warmup_epochs:
             return self.hparams.beta
-        epochs = self.current_epoch + max(0, self.trainer.fit_loop.batch_idx) / self.trainer.num_training_batches
+        epochs = self.global_step / self.steps_per_epoch
         return self.hparams.beta * min(1.0, epochs / self.hparams.beta_warmup_epochs)
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        key = hash((self.hparams.seed, self.current_epoch, batch_idx, self.global_rank))
-        generator = torch.Generator(self.device).manual_seed(key)
-        shape = (self.hparams.num_samples, len(batch.images), self.vae.latent_dim)
-        eps = torch.randn(shape, generator=generator, device=self.device)
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """The optimiser steps of a block: images [B, C, H, W], to be cut by `batch.sizes`."""
+        optimizer, lr_schedule = self.optimizers(), self.lr_schedulers()
+        noise = self.training_noise(len(batch.images), batch_idx).split(batch.sizes, dim=1)
+        for x, eps in zip(batch.images.split(batch.sizes), noise, strict=True):
+            if self.global_step == self.trainer.max_steps:  # the Trainer looks at it between blocks
+                break
+            objective, values = self.objective(x, eps)
+            self.train_bound.update(values)
+            optimizer.zero_grad()
+            self.manual_backward(-objective.mean())
+            optimizer.step()
+            if lr_schedule is not None:
+                lr_schedule.step()
+
+    def training_noise(self, num_images: int, block: int) -> Tensor:
+        """The noise of a block, [K, B, Z]: a function of (seed, epoch, block, rank)."""
+        seed = derive_seed(TRAINING_NOISE, self.hparams.seed, self.current_epoch, block, self.global_rank)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        shape = (self.hparams.num_samples, num_images, self.vae.latent_dim)
+        return torch.randn(shape, generator=generator, device=self.device)
+
+    def objective(self, x: Tensor, eps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What training raises, [B], and what is logged of it, [B] each: nats per image."""
         if self.hparams.objective == "elbo":
-            bound = self.elbo(batch.images, eps=eps, analytic_kl=self.hparams.analytic_kl)
-            objective = bound.weighted(self.beta)
-            self.train_bound.update(bound._asdict())
-        else:
-            doubly = self.hparams.objective == "dreg"
-            objective = self.importance_bound(batch.images, eps=eps, doubly_reparameterized=doubly)
-            self.train_bound.update({"importance_bound": objective})
-        return -objective.mean()
+            bound = self.elbo(x, eps=eps, analytic_kl=self.hparams.analytic_kl)
+            return bound.weighted(self.beta), bound._asdict()
+        bound = self.importance_bound(x, eps=eps, doubly_reparameterized=self.hparams.objective == "dreg")
+        return bound, {"importance_bound": bound}
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.hparams.gradient_clip_val is not None:  # here a scaler has unscaled the gradients
+            torch.nn.utils.clip_grad_norm_(self.parameters(), self.hparams.gradient_clip_val)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         q_z = self.vae.encode(batch.images)
@@ -204,14 +255,15 @@ class LitVAE(LightningModule):
         self.log_epoch(values | {"learning_rate": self.optimizers().param_groups[0]["lr"], "beta": self.beta})
         self.train_bound.reset()
 
-    def log_epoch(self, values: dict[str, float]) -> None:
-        """Log what an epoch of training was, into the run's log at once.
+    def log_epoch(self, values: Mapping[str, float]) -> None:
+        """Log values of an epoch into the run's log at once, at its last optimiser step.
 
-        The Trainer enters such values after it has written the checkpoint: one killed in between would lack them.
+        The Trainer would log them after it has written the checkpoint, and at its own count of blocks.
         """
-        self.log_dict(values, logger=False)
-        if self.logger:
-            self.logger.log_metrics(values | {"epoch": self.current_epoch}, self.global_step - 1)
+        for name, value in values.items():
+            self.log(name, value, logger=False, prog_bar=name == "val/elbo")
+        if self.logger and not self.trainer.sanity_checking:
+            self.logger.log_metrics({**values, "epoch": self.current_epoch}, max(0, self.global_step - 1))
 
     def check_finite(self) -> None:
         """See that training is still sound, before anything of this epoch is kept.
@@ -220,9 +272,10 @@ class LitVAE(LightningModule):
             NotFinite: a loss was infinite or no number.
         """
         step = self.train_bound.first_not_finite()
-        first = self.all_gather(torch.tensor(torch.inf if step is None else step, device=self.device)).min().item()
-        if first < torch.inf:
-            raise NotFinite(NOT_FINITE.format(epoch=self.current_epoch + 1, step=int(first) + 1))
+        step = torch.tensor(NEVER if step is None else step, device=self.device)  # one type on all processes
+        first = self.all_gather(step).min().item()
+        if first < NEVER:
+            raise NotFinite(NOT_FINITE.format(epoch=self.current_epoch + 1, step=first + 1))
 
     def on_validation_epoch_end(self) -> None:
         self.log_all("val", self.val_bound)
@@ -238,9 +291,8 @@ class LitVAE(LightningModule):
             self.log_all("test", metric)
 
     def log_all(self, stage: str, metric: Metric) -> None:
-        """Log what a metric has found over the whole split, and begin anew."""
-        for name, value in metric.compute().items():
-            self.log(f"{stage}/{name}", float(value), prog_bar=f"{stage}/{name}" == "val/elbo")
+        """Log what a metric has found over the whole split, and reset it."""
+        self.log_epoch({f"{stage}/{name}": float(value) for name, value in metric.compute().items()})
         metric.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -252,13 +304,16 @@ class LitVAE(LightningModule):
         options = {"lr": self.hparams.learning_rate}
         decay = self.hparams.weight_decay
         if self.hparams.weight_prior:
-            decay += 1 / len(self.trainer.datamodule.splits["train"])
+            self.trainer.fit_loop.setup_data()
+            decay += 1 / len(self.trainer.train_dataloader.dataset)
         if "weight_decay" in signature(self.optimizer).parameters:
             options["weight_decay"] = decay  # also where it is 0, which is not the default of all
         if "fused" in signature(self.optimizer).parameters:
-            options["fused"] = True  # one kernel for all parameters: a sixth of a step's time on a CPU
+            # One kernel for all parameters, a sixth of a step's time on a CPU. MPS lacks some; under a gradient scaler
+            # fused optimisers unscale by themselves, after the gradients would be clipped.
+            clips_scaled = self.hparams.gradient_clip_val is not None and self.trainer.scaler is not None
+            options["fused"] = self.device.type in ("cpu", "cuda") and not clips_scaled
         optimizer = self.optimizer(self.parameters(), **options)
         if self.lr_schedule is None:
             return optimizer
-        scheduler = self.lr_schedule(optimizer, T_max=self.trainer.estimated_stepping_batches)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return [optimizer], [self.lr_schedule(optimizer, T_max=self.num_training_steps)]

@@ -9,7 +9,7 @@ from pytorch_lightning import Callback
 
 from datamodules import MNIST, Digits
 from vae import runs
-from vae.callbacks import BestCheckpoint, RunLogger, Speed, Story
+from vae.callbacks import BestCheckpoint, RunLogger, TensorBoardImages, Throughput
 
 
 def test_best_is_the_highest_bound_and_last_the_last_epoch():
@@ -24,7 +24,7 @@ def test_best_is_the_highest_bound_and_last_the_last_epoch():
             if trainer.current_epoch == 3:
                 lit.vae.likelihood.logits[0].bias.data.add_(5.0)
 
-    callbacks = [BestCheckpoint(), Wreck(), Speed(), Story()]
+    callbacks = [BestCheckpoint(), Wreck(), Throughput(), TensorBoardImages()]
     _, trainer = fit(Digits(), epochs=5, logger=RunLogger("wreck"), callbacks=callbacks)
     assert np.argmax(bounds) == 2
     epochs = {

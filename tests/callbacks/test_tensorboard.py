@@ -13,12 +13,12 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from datamodules import DATASETS
 from vae import runs
-from vae.callbacks import is_filmed
+from vae.callbacks import keeps_frame
 
 
 def test_tensorboard_has_every_curve_once_an_epoch(told):
     curves = {f"{stage}/{name}" for stage in ("train", "val") for name in ("elbo", "reconstruction", "kl")}
-    curves |= {"learning_rate", "beta", "val/active_units", "epoch_seconds", "pictures_per_second", "pictures_seen"}
+    curves |= {"learning_rate", "beta", "val/active_units", "epoch_seconds", "images_per_second", "images_seen"}
     for name in curves:
         assert [event.step for event in told.Scalars(name)] == [1, 3, 5, 7, 9], name
     assert set(told.Tags()["scalars"]) == curves | {"epoch", "best_val_elbo"}
@@ -30,8 +30,8 @@ def test_tensorboard_has_every_curve_once_an_epoch(told):
         assert max(elbo) < -20
         assert min(kl) > 0
     assert [event.value for event in told.Scalars("learning_rate")] == pytest.approx([1e-3] * 5)
-    assert [event.value for event in told.Scalars("pictures_seen")] == [1197 * epoch for epoch in range(1, 6)]
-    for speed, seconds in zip(told.Scalars("pictures_per_second"), told.Scalars("epoch_seconds"), strict=True):
+    assert [event.value for event in told.Scalars("images_seen")] == [1197 * epoch for epoch in range(1, 6)]
+    for speed, seconds in zip(told.Scalars("images_per_second"), told.Scalars("epoch_seconds"), strict=True):
         assert speed.value > 1197 / seconds.value  # without the validation
     best = max(event.value for event in told.Scalars("val/elbo"))
     assert [event.value for event in told.Scalars("best_val_elbo")] == pytest.approx([best])
@@ -66,14 +66,14 @@ def test_tensorboards_projector_has_codes_labels_and_pictures(told):
     assert "posterior_means" in config
     (folder,) = Path("lightning_logs/version_0").glob("*/posterior_means")
     codes = np.loadtxt(folder / "tensors.tsv", delimiter="\t")
-    lit, data = runs.load(runs.last_of(Path("lightning_logs/version_0")), DATASETS)
+    lit, data = runs.load_run(runs.last_checkpoint(Path("lightning_logs/version_0")), DATASETS)
     with torch.no_grad():
-        np.testing.assert_allclose(codes[:, :2], lit.vae.encode(data.pictures("val")).mean, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(codes[:, :2], lit.vae.encode(data.images("val")).mean, rtol=1e-4, atol=1e-6)
     assert codes.shape == (300, 3)  # of fewer than three the projector shows nothing
     assert not codes[:, 2].any()
     assert (folder / "metadata.tsv").read_text().split() == [str(label) for label in data.labels("val").tolist()]
     with Image.open(folder / "sprite.png") as sprite:
-        assert sprite.size == (18 * 8, 18 * 8)  # of 300 pictures
+        assert sprite.size == (18 * 8, 18 * 8)  # of 300 images
 
 
 def test_tensorboard_compares_runs_by_hyper_parameters_and_results(told):
@@ -91,4 +91,4 @@ def test_tensorboard_compares_runs_by_hyper_parameters_and_results(told):
 
 @pytest.mark.parametrize(("epochs", "kept"), [(32, 32), (64, 32 + 16), (65, 48), (128, 32 + 16 + 16), (136, 65)])
 def test_a_long_film_has_fewer_frames_later(epochs, kept):
-    assert sum(is_filmed(epoch) for epoch in range(1, epochs + 1)) == kept
+    assert sum(keeps_frame(epoch) for epoch in range(1, epochs + 1)) == kept

@@ -50,7 +50,7 @@ WRONG = [
         "background: expected marketplace, black, white or another colour name, got None",
     ),
     ("train.py --data MNIST --data.val_size 60000", 2, "val_size: expected 0 to 59,999"),
-    ("train.py --data ImageFolder", 2, "ImageFolder needs the folder of your pictures: --data.data_dir FOLDER"),
+    ("train.py --data ImageFolder", 2, "ImageFolder needs the folder of your images: --data.data_dir FOLDER"),
     ("train.py --data ImageFolder --data.data_dir nowhere", 1, "There is no folder nowhere"),
     ("train.py --config nowhere.yaml", 2, "nowhere.yaml"),
     ("train.py --ckpt_path last", 1, "(?s)There is no checkpoint in lightning_logs.*Train a model first"),

@@ -8,11 +8,11 @@ from PIL import Image
 def test_the_options_of_figures_reach_them(script, run_folder, tmp_path):
     def sizes(*options):
         assert script("visualizations.py", "--figures", "samples", "learned_manifold", *options).status == 0
-        pictures = (
+        images = (
             tmp_path / "visualization_imgs" / f"digits_{name}_latent_variables=2.png"
             for name in ("samples", "learned_manifold")
         )
-        return [Image.open(path).size for path in pictures]
+        return [Image.open(path).size for path in images]
 
     (width, height), manifold = sizes()
     assert sizes("--num_samples", 32) == [(width, height - 4 * 74), manifold]
@@ -34,11 +34,11 @@ def test_runs_are_compared_without_their_data(script, tiny_punks):
             "train.py", "--data", "CryptoPunks", "--model.hidden_dims", 8, "--trainer.max_epochs", 2, "--run_name", name
         )
     (tiny_punks / "punks.png").unlink()
-    drawn = script(
+    rasterize = script(
         "visualizations.py", "--figures", "learning_curves", "training_film", "samples", "--runs", "one", "two"
     )
-    assert (drawn.status, drawn.err) == (0, "")
-    assert drawn.out.splitlines() == [
+    assert (rasterize.status, rasterize.err) == (0, "")
+    assert rasterize.out.splitlines() == [
         "Drawing from lightning_logs/one/checkpoints/best.ckpt",
         "visualization_imgs/punks_learning_curves_latent_variables=2.png",
         "visualization_imgs/punks_training_film_latent_variables=2.gif",
@@ -50,9 +50,9 @@ def test_runs_are_compared_without_their_data(script, tiny_punks):
 
 def test_nothing_drawn_is_an_error(script):
     script("train.py", *DIGITS, "--trainer.max_epochs", 1, "--model.latent_dim", 3)
-    drawn = script("visualizations.py", "--figures", "learned_manifold")
-    assert drawn.status == 1
-    assert "error: none of the figures applies to this model" in drawn.err
+    rasterize = script("visualizations.py", "--figures", "learned_manifold")
+    assert rasterize.status == 1
+    assert "error: none of the figures applies to this model" in rasterize.err
 
 
 def test_a_split_without_pictures(script, tiny_mnist):
@@ -60,7 +60,7 @@ def test_a_split_without_pictures(script, tiny_mnist):
     for name in ("test.py", "visualizations.py"):
         outcome = script(name, "--split", "val")
         assert outcome.status == 1
-        assert outcome.err == "error: MNIST has no val pictures, as it was split for this model.\n"
+        assert outcome.err == "error: MNIST has no val images, as it was split for this model.\n"
 
 
 @pytest.mark.parametrize("name", ["test.py", "visualizations.py"])

@@ -10,19 +10,20 @@ from mosaics import HISTORY, SHAPES, grid_of
 from PIL import Image
 
 from vae import VAE
-from vae.figures import FIGURES, NotApplicable, enlarged, frame, render
+from vae.figures import FIGURES, NotApplicable, film_frame, render
+from vae.figures.drawing import upscale
 
 MATERIAL = {"vae", "images", "labels", "classes", "history", "histories", "frames"}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_pixels_are_enlarged_by_whole_numbers(shape):
-    pictures = torch.rand(2, *shape)
-    large = enlarged(pictures, 48)
+    images = torch.rand(2, *shape)
+    large = upscale(images, 48)
     factor = large.shape[-1] // shape[-1]
     assert large.shape[-2:] == (factor * shape[1], factor * shape[2])
     assert min(large.shape[-2:]) >= 48
-    assert torch.equal(large, torch.kron(pictures, torch.ones(1, 1, factor, factor)))
+    assert torch.equal(large, torch.kron(images, torch.ones(1, 1, factor, factor)))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -44,9 +45,9 @@ def test_a_file_shows_a_mosaic_pixel_by_pixel_below_its_title(shape):
     ("name", "arguments", "reason"),
     [
         ("learned_manifold", [3], "learned_manifold needs a latent space of 1 or 2 dimensions; this model has 3"),
-        ("reconstruction_by_class", [2, torch.rand(2, 1, 8, 8), None, None], "needs labels; these pictures have none"),
-        ("interpolations", [2, torch.rand(1, 1, 8, 8)], "interpolations needs at least two pictures"),
-        ("latent_scatter", [3, torch.rand(3, 1, 8, 8), None, None], "latent_scatter needs at least four pictures"),
+        ("reconstruction_by_class", [2, torch.rand(2, 1, 8, 8), None, None], "needs labels; these images have none"),
+        ("interpolations", [2, torch.rand(1, 1, 8, 8)], "interpolations needs at least two images"),
+        ("latent_scatter", [3, torch.rand(3, 1, 8, 8), None, None], "latent_scatter needs at least four images"),
         ("learning_curve", [{}], "learning_curve needs the curves that TensorBoard keeps"),
         ("learning_curves", [{}], "learning_curves needs the curves that TensorBoard keeps"),
         ("training_film", [{}], "training_film needs the frames that training keeps"),
@@ -67,7 +68,7 @@ def material(latent_dim):
         "classes": "abcd",
         "history": HISTORY,
         "histories": {"one": HISTORY},
-        "frames": {1: frame(vae), 2: frame(vae)},
+        "frames": {1: film_frame(vae), 2: film_frame(vae)},
         "num_samples": 9,
         "grid_width": 3,
         "grid": "quantiles",

@@ -8,7 +8,8 @@ from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
 from vae import VAE
-from vae.figures import FIGURES, frame, slerp
+from vae.figures import FIGURES, film_frame
+from vae.figures.latent_space import slerp
 
 
 def test_the_manifold_is_decoded_from_the_gaussians_quantiles():
@@ -39,7 +40,7 @@ def test_the_manifold_in_even_steps():
 def test_a_latent_line_has_a_manifold_of_one_row():
     vae = VAE((1, 24, 24), latent_dim=1)
     assert grid_of(FIGURES["learned_manifold"](vae, grid_size=7)).shape == (52, 7 * 50 + 2, 3)
-    assert frame(vae).shape == (3, 24 + 4, 10 * 26 + 2)
+    assert film_frame(vae).shape == (3, 24 + 4, 10 * 26 + 2)
 
 
 @pytest.mark.parametrize("labelled", [True, False])
@@ -70,10 +71,10 @@ def test_above_two_dimensions_a_scatter_shows_pca_and_tsne():
     found = np.asarray(by_pca.collections[0].get_offsets())
     np.testing.assert_allclose(np.abs(found), np.abs(centred @ directions[:2].T), atol=1e-4)
     assert by_pca.get_xlabel() == f"component 1: {sizes[0] ** 2 / (sizes**2).sum():.0%} of the variance"
-    drawn = np.asarray(by_tsne.collections[0].get_offsets())
-    assert len(drawn) == 40
+    rasterize = np.asarray(by_tsne.collections[0].get_offsets())
+    assert len(rasterize) == 40
     near = squareform(pdist(z[:40])).argsort(1)[:, 1]  # the nearest neighbour in five dimensions
-    rank = squareform(pdist(drawn)).argsort(1).argsort(1)[np.arange(40), near]
+    rank = squareform(pdist(rasterize)).argsort(1).argsort(1)[np.arange(40), near]
     assert np.median(rank) < 10  # is among the near ones on the map; 20 of 40 by chance
 
 
@@ -109,12 +110,12 @@ def test_interpolations_go_from_one_code_to_the_other():
     z = code(vae, images)
     with torch.no_grad():
         halfway = vae.decode(z[2:].mean(0, keepdim=True)).mean
-        decoded = vae.reconstruct(images)
+        decode_images = vae.reconstruct(images)
     for row in (2, 3):
         np.testing.assert_array_equal(cell(grid, row, 0, shape, 3), shown(images, 3)[2])
         np.testing.assert_array_equal(cell(grid, row, 12, shape, 3), shown(images, 3)[3])
-        for column, picture in ((1, decoded[2:3]), (11, decoded[3:4])):
-            assert np.abs(cell(grid, row, column, shape, 3).astype(int) - shown(picture, 3)[0]).max() <= 1
+        for column, image in ((1, decode_images[2:3]), (11, decode_images[3:4])):
+            assert np.abs(cell(grid, row, column, shape, 3).astype(int) - shown(image, 3)[0]).max() <= 1
     assert np.abs(cell(grid, 2, 6, shape, 3).astype(int) - shown(halfway, 3)[0]).max() <= 1
 
 
@@ -138,7 +139,7 @@ def test_latent_usage_is_sorted_and_marks_what_is_active():
         vae.posterior.mean.weight[0] *= 30
         vae.posterior.mean.weight[1].zero_()
         vae.posterior.mean.weight[2] *= 10
-        vae.posterior.mean.bias[1] = 9.0  # much KL, but the same for every picture
+        vae.posterior.mean.bias[1] = 9.0  # much KL, but the same for every image
     (axes,) = FIGURES["latent_usage"](vae, images).axes
     with torch.no_grad():
         kl = vae.kl_per_dimension(vae.encode(images)).mean(0)

@@ -17,11 +17,13 @@ def test_reconstruction_has_originals_left_and_decoded_right(shape):
     height, width = factor * shape[1], factor * shape[2]
     grid = grid_of(FIGURES["reconstruction"](vae, images))
     with torch.no_grad():
-        originals, decoded = shown(images, factor), shown(vae.reconstruct(images), factor)
+        originals, decode_images = shown(images, factor), shown(vae.reconstruct(images), factor)
     for i in (0, 4, 5, 11):  # five pairs a row; each pair with a border of 2, and 8 between pairs
         top, left = 10 + i // 5 * (height + 12), 10 + i % 5 * (2 * width + 14)
         np.testing.assert_array_equal(grid[top : top + height, left : left + width], originals[i])
-        np.testing.assert_array_equal(grid[top : top + height, left + width + 2 : left + 2 * width + 2], decoded[i])
+        np.testing.assert_array_equal(
+            grid[top : top + height, left + width + 2 : left + 2 * width + 2], decode_images[i]
+        )
 
 
 def test_reconstruction_by_class_has_three_of_each_class_and_their_error():
@@ -31,15 +33,15 @@ def test_reconstruction_by_class_has_three_of_each_class_and_their_error():
     grid = grid_of(figure)
     columns, rows = texts(figure.axes[0])
     assert rows == ["cats", "dogs and othe…"]  # no cow is there
-    assert columns == ["original", "decoded", "error"] * 3
+    assert columns == ["original", "decode_images", "error"] * 3
     for row, places in enumerate([(1, 3, 6), (0, 2, 4)]):
         for number, place in enumerate(places):
             with torch.no_grad():
-                decoded = vae.reconstruct(images[[place]])
+                decode_images = vae.reconstruct(images[[place]])
             np.testing.assert_array_equal(cell(grid, row, 3 * number, shape, 3), shown(images[[place]], 3)[0])
-            np.testing.assert_array_equal(cell(grid, row, 3 * number + 1, shape, 3), shown(decoded, 3)[0])
+            np.testing.assert_array_equal(cell(grid, row, 3 * number + 1, shape, 3), shown(decode_images, 3)[0])
             brightness = cell(grid, row, 3 * number + 2, shape, 3).astype(float).sum(-1)
-            error = np.kron((images[place] - decoded[0]).abs()[0].numpy(), np.ones((3, 3)))
+            error = np.kron((images[place] - decode_images[0]).abs()[0].numpy(), np.ones((3, 3)))
             assert stats.spearmanr(brightness.ravel(), error.ravel()).statistic > 0.99
 
 
@@ -56,4 +58,4 @@ def test_samples_are_decoded_from_the_prior():
         vae.likelihood.logits[0].bias.zero_()
     grid = grid_of(FIGURES["samples"](vae, num_samples=10, grid_width=4))
     assert grid.shape == (3 * 74 + 2, 4 * 74 + 2, 3)
-    assert sorted(set(grid[: 2 * 74].flatten().tolist())) == [128, 255]  # grey pictures, white lines
+    assert sorted(set(grid[: 2 * 74].flatten().tolist())) == [128, 255]  # grey images, white lines

@@ -8,7 +8,7 @@ from mosaics import HISTORY
 from PIL import Image
 
 from vae import VAE
-from vae.figures import FIGURES, frame, render
+from vae.figures import FIGURES, film_frame, render
 
 
 def test_a_learning_curve_has_training_and_validation_by_epoch():
@@ -17,11 +17,11 @@ def test_a_learning_curve_has_training_and_validation_by_epoch():
     assert lines == {"training": [[1, -200], [2, -150]], "validation": [[1, -190], [2, -160]]}
     assert [line.get_xydata().tolist() for line in kl.lines] == [[[1, 5], [2, 6]]]
     assert not reconstruction.lines
-    assert {axes.get_ylabel() for axes in (bound, reconstruction, kl)} == {"nats per picture"}
+    assert {axes.get_ylabel() for axes in (bound, reconstruction, kl)} == {"nats per image"}
 
 
 def test_learning_curves_run_over_the_pictures_seen():
-    other = {"train/importance_bound": {1: -170.0}, "pictures_seen": {1: 50.0}}
+    other = {"train/importance_bound": {1: -170.0}, "images_seen": {1: 50.0}}
     (axes,) = FIGURES["learning_curves"]({"one": HISTORY, "other": other, "empty": {}}).axes
     lines = [line.get_xydata().tolist() for line in axes.lines[:3]]
     assert lines == [[[100, -200], [200, -150]], [[100, -190], [200, -160]], [[50, -170]]]
@@ -32,16 +32,16 @@ def test_learning_curves_run_over_the_pictures_seen():
 
 @pytest.mark.parametrize("latent_dim", [1, 2, 3])
 def test_a_film_has_each_frame_enlarged_and_its_epoch_above(latent_dim):
-    frames = {epoch: frame(VAE((3, 8, 8), latent_dim=latent_dim)) for epoch in (1, 2, 30)}
+    frames = {epoch: film_frame(VAE((3, 8, 8), latent_dim=latent_dim)) for epoch in (1, 2, 30)}
     kind, content = render("training_film", {"frames": lambda: frames})
     film = Image.open(io.BytesIO(content))
     assert (kind, film.format, film.n_frames) == ("gif", "GIF", 3)
     assert max(film.size) < 2_000
     stills = []
-    for place, picture in enumerate(frames.values()):
+    for place, image in enumerate(frames.values()):
         film.seek(place)
         image = np.asarray(film.convert("RGB")).astype(int)
-        expected = picture.permute(1, 2, 0).numpy()
+        expected = image.permute(1, 2, 0).numpy()
         factor = -(-480 // max(expected.shape[:2]))
         expected = np.kron(expected, np.ones((factor, factor, 1), np.uint8)).astype(int)
         left, below = (image.shape[1] - expected.shape[1]) // 2, image.shape[0] - 20
@@ -53,4 +53,4 @@ def test_a_film_has_each_frame_enlarged_and_its_epoch_above(latent_dim):
 
 def test_large_pictures_make_no_giant_frames():
     for latent_dim in (2, 3):
-        assert max(frame(VAE((1, 256, 200), latent_dim=latent_dim, hidden_dims=1)).shape) < 1_100
+        assert max(film_frame(VAE((1, 256, 200), latent_dim=latent_dim, hidden_dims=1)).shape) < 1_100

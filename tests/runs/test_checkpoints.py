@@ -16,11 +16,11 @@ def test_a_checkpoint_is_plain_and_rebuilds_model_and_data(tiny_punks):
     path = trainer.checkpoint_callback.best_model_path
     content = torch.load(path, weights_only=True)
     assert not any(key.startswith("_") for key in content["hyper_parameters"] | content["datamodule_hyper_parameters"])
-    for rebuilt in (LitVAE.load_from_checkpoint(path, weights_only=True), runs.load(path, DATASETS)[0]):
+    for rebuilt in (LitVAE.load_from_checkpoint(path, weights_only=True), runs.load_run(path, DATASETS)[0]):
         assert rebuilt.vae.latent_dim == 3
         x = torch.rand(2, 3, 24, 24)
         torch.testing.assert_close(rebuilt.vae.reconstruct(x), lit.vae.reconstruct(x))
-    found = runs.load(path, DATASETS, data_dir="there")[1]
+    found = runs.load_run(path, DATASETS, data_dir="there")[1]
     assert found.hparams == {**data.hparams, "data_dir": "there"}
 
 
@@ -62,7 +62,7 @@ def test_a_checkpoint_that_is_none_of_ours(how, message):
     path = next(runs.Path("checkpoints").glob("*.ckpt"))
     damaged(path, how)
     with pytest.raises(runs.RunError, match=message):
-        runs.load(path, DATASETS)
+        runs.load_run(path, DATASETS)
 
 
 @pytest.mark.parametrize("expanded", [False, True])
@@ -80,19 +80,19 @@ def test_a_checkpoint_of_absurd_size_takes_no_memory(expanded):
     torch.save(checkpoint, path)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(runs.RunError, match="is not a checkpoint that this project's train.py wrote"):
-        runs.load(path, DATASETS)
+        runs.load_run(path, DATASETS)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    runs.write(tmp_path / "new" / "file", b"first")
+    runs.write_atomically(tmp_path / "new" / "file", b"first")
 
     def full(descriptor):
         raise OSError("No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        runs.write(tmp_path / "new" / "file", b"second")
+        runs.write_atomically(tmp_path / "new" / "file", b"second")
     assert [path.read_bytes() for path in (tmp_path / "new").iterdir()] == [b"first"]
 
 

@@ -14,7 +14,7 @@ from vae.cli import TrainCLI
 
 STEPS, EPOCHS = 10, 8  # in an epoch, in all
 
-CLOCK = ("epoch_seconds", "pictures_per_second")  # whose values are no function of the seed
+CLOCK = ("epoch_seconds", "images_per_second")  # whose values are no function of the seed
 
 OPTIONS = [
     *("--run_name", "run", "--trainer.max_epochs", EPOCHS, "--data.val_size", 10, "--data.batch_size", 5),
@@ -112,7 +112,7 @@ def test_killed_twenty_times_is_as_never_killed(tiny_mnist, trained, tmp_path, m
     monkeypatch.chdir(tmp_path / "killed")
     assert trained(options, ("step", 4)) < STEPS
     with pytest.raises(runs.RunError, match="There is no checkpoint in lightning_logs/run"):
-        runs.to_resume("last", "run")  # before the first epoch's end there is nothing to go on with
+        runs.checkpoint_to_resume("last", "run")  # before the first epoch's end there is nothing to go on with
     (tmp_path / "killed" / "lightning_logs" / "run").rename(tmp_path / "given up")
 
     killed_at = []
@@ -126,8 +126,8 @@ def test_killed_twenty_times_is_as_never_killed(tiny_mnist, trained, tmp_path, m
     assert sum(moment[0] != "step" for moment in killed_at) >= 5
 
     whole, killed = (tmp_path / name / "lightning_logs" / "run" for name in ("whole", "killed"))
-    for path in (runs.best_of, runs.last_of):
-        one, other = runs.read(path(whole)), runs.read(path(killed))
+    for path in (runs.best_checkpoint, runs.last_checkpoint):
+        one, other = runs.read_checkpoint(path(whole)), runs.read_checkpoint(path(killed))
         for part in ("epoch", "global_step", "lr_schedulers"):
             assert one[part] == other[part]
         assert one["callbacks"]["best"]["best_model_score"] == other["callbacks"]["best"]["best_model_score"]

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from datamodules import DATASETS
 from vae import runs
-from vae.figures import frame
+from vae.figures import film_frame
 
 
 def test_test_metrics_are_complete_and_the_same_on_a_copied_checkpoint(script, run_folder, tmp_path):
@@ -61,20 +61,20 @@ def test_info_tells_what_a_model_is_without_its_data(script, tiny_punks):
     assert (lines["data set"], lines["epochs"], lines["--model.seed"]) == ("CryptoPunks", "2", "5")
     assert lines["--model.latent_dim"] == "3"
     assert lines["in all"] == f"{1728 * 8 + 8 + 2 * (8 * 3 + 3) + 3 * 8 + 8 + 8 * 1728 + 1728:,} parameters"
-    assert re.fullmatch(r"-\d+\.\d{4} nats per picture", lines["best val/elbo"])
+    assert re.fullmatch(r"-\d+\.\d{4} nats per image", lines["best val/elbo"])
     assert lines["torch"] == torch.__version__.split("+")[0]
 
 
 def test_a_runs_curves_and_frames_can_be_read_back(told):
     run = Path("lightning_logs/version_0")
-    history = runs.history(run)
+    history = runs.read_history(run)
     assert history["val/elbo"] == {epoch: event.value for epoch, event in enumerate(told.Scalars("val/elbo"), 1)}
-    assert history["pictures_seen"] == {epoch: 1197 * epoch for epoch in range(1, 6)}
-    frames = runs.frames(run)
+    assert history["images_seen"] == {epoch: 1197 * epoch for epoch in range(1, 6)}
+    frames = runs.read_frames(run)
     assert [*frames] == [1, 2, 3, 4, 5]
-    lit, _ = runs.load(runs.last_of(run), DATASETS)
-    assert torch.equal(frames[5], frame(lit.vae))
-    assert runs.history(run / "checkpoints") == {}
-    runs.frame_of(run, 3).write_bytes(b"no picture")
+    lit, _ = runs.load_run(runs.last_checkpoint(run), DATASETS)
+    assert torch.equal(frames[5], film_frame(lit.vae))
+    assert runs.read_history(run / "checkpoints") == {}
+    runs.frame_path(run, 3).write_bytes(b"no image")
     with pytest.raises(runs.RunError, match="000003.png is damaged, or too large for a film: delete it"):
-        runs.frames(run)
+        runs.read_frames(run)

@@ -28,7 +28,7 @@ class Pickled:
 
 @pytest.fixture
 def run(script, tmp_path, monkeypatch):
-    """A run of two pictures' worth of training, and a module beside it that tells whether it was imported."""
+    """A run of two images' worth of training, and a module beside it that tells whether it was imported."""
     (tmp_path / "evil.py").write_text(EVIL)
     monkeypatch.syspath_prepend(tmp_path)
     options = ["--trainer.max_epochs", "1", "--model.hidden_dims", "8", "--trainer.limit_train_batches", "2"]
@@ -130,7 +130,7 @@ CHECKPOINTS += [weights_without_content, no_more_than_half]
 
 @pytest.mark.parametrize("spoil", CHECKPOINTS)
 def test_a_strangers_checkpoint(script, run, spoil):
-    path = runs.last_of(run)
+    path = runs.last_checkpoint(run)
     spoil(path)
     for message in refuse(script, SCRIPTS, "--ckpt_path", path):
         assert str(path) in message
@@ -156,10 +156,10 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("how", OPTIMIZERS)
 def test_a_strangers_state_of_training(script, run, how):
-    OPTIMIZERS[how](runs.last_of(run))
+    OPTIMIZERS[how](runs.last_checkpoint(run))
     found_in_use = ["config.yaml"] if how in ("loops", "callbacks") else []
-    (message,) = refuse(script, ["train.py"], "--ckpt_path", runs.last_of(run), rewritten=found_in_use)
-    assert str(runs.last_of(run)) in message
+    (message,) = refuse(script, ["train.py"], "--ckpt_path", runs.last_checkpoint(run), rewritten=found_in_use)
+    assert str(runs.last_checkpoint(run)) in message
 
 
 SETTINGS = {
@@ -196,10 +196,10 @@ def test_a_strangers_settings(script, run, how):
     text = path.read_text()
     assert plain in text
     path.write_text(text.replace(plain, evil))
-    (message,) = refuse(script, ["train.py"], "--ckpt_path", runs.last_of(run))
+    (message,) = refuse(script, ["train.py"], "--ckpt_path", runs.last_checkpoint(run))
     assert str(path) in message
     for name in ("test.py", "visualizations.py"):  # which do not read it
-        assert script(name, "--ckpt_path", runs.last_of(run)).status == 0
+        assert script(name, "--ckpt_path", runs.last_checkpoint(run)).status == 0
     assert not Path("it_ran").exists()
 
 
@@ -207,11 +207,11 @@ def test_settings_of_ones_own_are_followed_when_named(script, run):
     path = run / "config.yaml"
     callback = "  callbacks:\n  - class_path: pytorch_lightning.callbacks.LearningRateMonitor"
     path.write_text(path.read_text().replace("  callbacks: null", callback))
-    resume = ["--ckpt_path", runs.last_of(run), "--trainer.max_epochs", "2"]
+    resume = ["--ckpt_path", runs.last_checkpoint(run), "--trainer.max_epochs", "2"]
     refused = script("train.py", *resume)
-    assert f"python3 train.py --config {path} --ckpt_path {runs.last_of(run)}" in refused.err
+    assert f"python3 train.py --config {path} --ckpt_path {runs.last_checkpoint(run)}" in refused.err
     assert script("train.py", "--config", path, *resume).status == 0
-    assert torch.load(runs.last_of(run), weights_only=True)["epoch"] == 1
+    assert torch.load(runs.last_checkpoint(run), weights_only=True)["epoch"] == 1
 
 
 def test_a_configuration_with_a_tag(script, tmp_path):
@@ -223,7 +223,7 @@ def test_a_configuration_with_a_tag(script, tmp_path):
 
 
 def bomb(path, side=60_000):
-    """A picture of few bytes that unpacks to gigabytes."""
+    """A image of few bytes that unpacks to gigabytes."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -252,8 +252,8 @@ def test_a_strangers_pictures(script, tmp_path, kind):
 
 def test_a_strangers_film(script, run):
     shutil.rmtree("visualization_imgs", ignore_errors=True)
-    bomb(runs.frame_of(run, 1))
-    outcome = script("visualizations.py", "--ckpt_path", runs.last_of(run), "--figures", "training_film")
+    bomb(runs.frame_path(run, 1))
+    outcome = script("visualizations.py", "--ckpt_path", runs.last_checkpoint(run), "--figures", "training_film")
     assert outcome.status == 1
     assert "000001.png is damaged, or too large for a film: delete it" in outcome.err
     assert outcome.err.count("\n") == 1

@@ -1,7 +1,7 @@
 """Callbacks and plugins of the Trainer: checkpoints, TensorBoard, shutdown, progress."""
 
 from vae.callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, best_elbo
-from vae.callbacks.progress import NoProfiler, ProgressBar, Throughput
+from vae.callbacks.progress import ProgressBar, Throughput
 from vae.callbacks.shutdown import GracefulShutdown
 from vae.callbacks.tensorboard import RunLogger, TensorBoardImages, TruncateLogOnResume, keeps_frame
 
@@ -10,7 +10,6 @@ __all__ = [
     "BestCheckpoint",
     "GracefulShutdown",
     "LastCheckpoint",
-    "NoProfiler",
     "ProgressBar",
     "RunLogger",
     "TensorBoardImages",

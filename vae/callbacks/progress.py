@@ -1,21 +1,10 @@
 """The progress bar, and the training images per second."""
 
 import time
-from contextlib import nullcontext
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import TQDMProgressBar
-from pytorch_lightning.profilers import PassThroughProfiler
-
-
-class NoProfiler(PassThroughProfiler):
-    """Lightning's, without the new context that it makes around each of a hundred hooks a step."""
-
-    nothing = nullcontext()
-
-    def profile(self, action_name: str) -> nullcontext:
-        return self.nothing
 
 
 class ProgressBar(TQDMProgressBar):
@@ -43,7 +32,9 @@ class Throughput(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
         seconds = time.perf_counter() - self.start
-        images = int(trainer.strategy.reduce(torch.tensor(lit.train_bound.num_images), reduce_op="sum"))
+        images = int(
+            trainer.strategy.reduce(torch.tensor(lit.train_bound.num_images, device=lit.device), reduce_op="sum")
+        )
         rate = images / (seconds - self.validation_seconds)
         seen = images * (trainer.current_epoch + 1)
         lit.log_epoch({"epoch_seconds": seconds, "images_per_second": rate, "images_seen": float(seen)})

@@ -1,6 +1,5 @@
 """`train.py`: a LightningCLI around LitVAE, the data modules and the Trainer."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from traceback import extract_tb
@@ -15,7 +14,6 @@ from vae.callbacks import (
     BestCheckpoint,
     GracefulShutdown,
     LastCheckpoint,
-    NoProfiler,
     ProgressBar,
     RunLogger,
     TensorBoardImages,
@@ -127,8 +125,7 @@ class TrainCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = callbacks
         resumed = runs.run_of(self.ckpt_path) if self.ckpt_path else None
         plugins = [AtomicCheckpointIO(), *(options.plugins or ())]
-        profiler = options.profiler or NoProfiler()
-        return super().instantiate_trainer(logger=RunLogger(self.run_name, resumed), plugins=plugins, profiler=profiler)
+        return super().instantiate_trainer(logger=RunLogger(self.run_name, resumed), plugins=plugins)
 
     def fit(self) -> None:
         """Train. What can be wrong is looked at first, so that then nothing is written."""
@@ -139,7 +136,6 @@ class TrainCLI(LightningCLI):
                 raise runs.RunError(
                     f"A cosine schedule ends with its run, here after {begun} epochs; it cannot go on to {now}."
                 )
-        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)  # Lightning's; without a GPU it costs 0.2 ms a step
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         try:

@@ -12,8 +12,8 @@ import pytest
 import torchvision
 from conftest import PROJECT
 
-from datamodules import MNIST, CryptoPunks, images
-from datamodules.images import DataError
+from datamodules import MNIST, CryptoPunks, base
+from datamodules.base import DataError
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
@@ -90,17 +90,17 @@ WHOLE = sorted(["MNIST", "MNIST/raw", *(f"MNIST/raw/{name}" for name in MNIST.sh
 @pytest.mark.parametrize("behaviour", ["behaves", "is slow", "tells no length"])
 def test_what_is_missing_is_fetched_and_verified(server, tmp_path, behaviour):
     server.behaviour = behaviour
-    for data, pictures in ((CryptoPunks(), 12), (MNIST(val_size=20), 40)):
+    for data, images in ((CryptoPunks(), 12), (MNIST(val_size=20), 40)):
         data.prepare_data()
         data.setup()
-        assert len(data.splits["train"]) == pictures
+        assert len(data.splits["train"]) == images
     assert files(tmp_path) == WHOLE
 
 
 @pytest.mark.parametrize("behaviour", ["refuses", "says nothing", "truncates", "hangs up", "falls silent", "alters"])
 @pytest.mark.parametrize("kind", [CryptoPunks, MNIST])
 def test_a_server_that_misbehaves(server, tmp_path, monkeypatch, behaviour, kind):
-    monkeypatch.setattr(images, "PATIENCE", 0.5)
+    monkeypatch.setattr(base, "DOWNLOAD_TIMEOUT", 0.5)
     server.behaviour = behaviour
     with pytest.raises(DataError, match=r"could not be downloaded from .* \(.+\)\.\nPut .* into .*new"):
         kind().prepare_data()

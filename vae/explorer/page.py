@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vae.distributions import PaletteCategorical
 from vae.likelihoods import LIKELIHOODS
 from vae.metrics import is_active
 from vae.model import VAE
@@ -202,6 +203,7 @@ def describe_likelihood(likelihood: nn.Module) -> dict[str, Any]:
         described["scale"] = (likelihood.log_var.exp() + likelihood.min_scale**2).sqrt().item()
     if described["name"] == "categorical":
         described["palette"] = to_bytes(likelihood.palette).tolist()
+        described["stray"] = PaletteCategorical.STRAY
     return described
 
 

@@ -92,6 +92,11 @@ function setZ(values) {
   announce();
 }
 
+function showZ() {
+  const align = (text) => (latentDim > 2 ? text.padStart(5, "\u2007") : text);  // so that the lines stay as they are
+  $("z").textContent = `(${Array.from(z, (value) => align(fixed(value, 2))).join(", ")})`;
+}
+
 /** The test image whose code is nearest to z. */
 function findNearest() {
   let best = 0, least = Infinity;
@@ -105,7 +110,7 @@ function findNearest() {
 
 function drawDecoded() {
   show($("decoded"), vae.generate(z));
-  $("z").textContent = `(${Array.from(z, (value) => fixed(value, 2)).join(", ")})`;
+  showZ();
   const before = nearest;
   nearest = findNearest();
   if (nearest !== before) {
@@ -234,45 +239,37 @@ function drawSamples() {
   inTurns(samples.map((sample, i) => () => show(canvases[i], vae.generate(sample))));
 }
 
-/** Do many small things without making a frame late; a later call with the same list of things does not wait. */
-function inTurns(tasks, done = () => {}) {
-  const turn = () => {
-    const start = performance.now();
-    while (tasks.length && performance.now() - start < 6) tasks.shift()();
-    if (tasks.length) setTimeout(turn);
-    else done();
-  };
-  turn();
+/** Do many small things, a few milliseconds at a time, so that frames come in time. */
+function inTurns(tasks) {
+  const start = performance.now();
+  while (tasks.length && performance.now() - start < 5) tasks.shift()();
+  if (tasks.length) setTimeout(inTurns, 4, tasks);
 }
 
-/** The learned manifold, drawn image by image, then laid under the map. */
+/** The learned manifold, faintly behind the map, from its middle outwards. */
 function drawManifold() {
   if (latentDim > 2) return;
   const side = Math.max(height, width), rowCount = latentDim === 1 ? 1 : EDGE;
-  const canvas = element("canvas", { width: EDGE * side, height: rowCount * side }), context = canvas.getContext("2d");
+  const canvas = $("map-manifold"), context = canvas.getContext("2d");
+  Object.assign(canvas, { width: EDGE * side, height: rowCount * side });
+  canvas.classList.toggle("ink", channels === 1 && latentDim === 2);
   const bright = data.images.reduce((sum, value) => sum + value, 0) / data.images.length > 127;
+  const ink = matchMedia("(prefers-color-scheme: dark)").matches ? 255 : 0;
   const at = (k) => ((2 * k + 1) / EDGE - 1) * map.half;
-  const tasks = [];
-  for (let row = 0; row < rowCount; row++) {
-    for (let column = 0; column < EDGE; column++) {
-      tasks.push(() => {
-        const pixels = toRGBA(vae.generate(latentDim === 1 ? [at(column)] : [at(column), -at(row)]));
-        if (channels === 1) {  // ink on paper: the image is how much ink there is
-          const ink = matchMedia("(prefers-color-scheme: dark)").matches ? 255 : 0;
-          for (let p = 0; p < area; p++) {
-            pixels[4 * p + 3] = bright ? 255 - pixels[4 * p] : pixels[4 * p];
-            pixels.fill(ink, 4 * p, 4 * p + 3);
-          }
-        }
-        const x = column * side + Math.floor((side - width) / 2), y = row * side + Math.floor((side - height) / 2);
-        context.putImageData(new ImageData(pixels, width, height), x, y);
-      });
+  const places = Array.from({ length: EDGE * rowCount }, (_, i) => [Math.floor(i / EDGE), i % EDGE]);
+  const distance = ([row, column]) => Math.hypot(row - (rowCount - 1) / 2, column - (EDGE - 1) / 2);
+  places.sort((one, other) => distance(one) - distance(other));
+  inTurns(places.map(([row, column]) => () => {
+    const pixels = toRGBA(vae.generate(latentDim === 1 ? [at(column)] : [at(column), -at(row)]));
+    if (canvas.classList.contains("ink")) {  // the image is how much ink there is on the map's ground
+      for (let p = 0; p < area; p++) {
+        pixels[4 * p + 3] = bright ? 255 - pixels[4 * p] : pixels[4 * p];
+        pixels.fill(ink, 4 * p, 4 * p + 3);
+      }
     }
-  }
-  inTurns(tasks, () => {
-    map.manifold = { canvas, alpha: latentDim === 1 ? 1 : channels === 1 ? 0.26 : 0.34 };
-    change("base");
-  });
+    const x = column * side + Math.floor((side - width) / 2), y = row * side + Math.floor((side - height) / 2);
+    context.putImageData(new ImageData(pixels, width, height), x, y);
+  }));
 }
 
 // ------------------------------------------------------------------------------- what is built before the model is
@@ -436,7 +433,8 @@ function build() {
 
 function drawEmptyBound() {
   for (const term of ["elbo", "reconstruction", "kl"]) $(`bound-${term}`).textContent = $(`sum-${term}`).textContent = "…";
-  $("z").textContent = `(${Array.from(z, () => "0.00").join(", ")})`;
+  $("z").style.height = latentDim > 2 ? `${Math.min(6, Math.ceil(latentDim / 4)) * 1.5 + 1}em` : "";
+  showZ();
 }
 
 // --------------------------------------------------------------------------------------------------------- events

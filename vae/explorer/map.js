@@ -22,7 +22,7 @@ class LatentMap {
    */
   constructor(element, { codes, latentDim, colours, lanes, plane }) {
     Object.assign(this, { element, latentDim, colours, plane });
-    [this.base, this.overlay] = element.querySelectorAll("canvas");
+    [, this.base, this.overlay] = element.querySelectorAll("canvas");
     const count = colours.length;
     this.points = new Float32Array(2 * count);
     for (let i = 0; i < count; i++) this.points.set(this.position(codes.subarray(i * latentDim, (i + 1) * latentDim)), 2 * i);
@@ -31,7 +31,6 @@ class LatentMap {
     this.half = Math.max(3.2, Math.min(1.08 * most, 1.4 * usual));  // a single stray code does not shrink the rest
     if (latentDim === 1) for (let i = 0; i < count; i++) this.points[2 * i + 1] = (1.8 * lanes[i] - 0.9) * this.half;
     this.emphasised = () => true;
-    this.manifold = null;  // a canvas that covers the plane
   }
 
   // ------------------------------------------------------------------------------------------------ places
@@ -75,12 +74,6 @@ class LatentMap {
     const style = getComputedStyle(document.documentElement), context = this.prepare(this.base);
     this.look = Object.fromEntries(["ink", "muted", "accent", "halo"].map((name) => [name, style.getPropertyValue(`--${name}`)]));
     this.look.sans = style.getPropertyValue("--sans");
-    if (this.manifold) {
-      context.globalAlpha = this.manifold.alpha;
-      context.imageSmoothingEnabled = this.manifold.canvas.width > this.base.width;
-      const height = this.latentDim === 1 ? (this.size * this.manifold.canvas.height) / this.manifold.canvas.width : this.size;
-      context.drawImage(this.manifold.canvas, 0, this.size - height, this.size, height);
-    }
     this.drawScale(context);
     const count = this.colours.length, radius = Math.min(3.4, Math.max(1.5, 62 / Math.sqrt(count)));
     for (let i = 0; i < count; i++) {

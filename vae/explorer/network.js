@@ -3,43 +3,38 @@
  * The model: encoder, decoder, the six likelihoods and the bound, in plain JavaScript.
  *
  * Nothing here knows the page. Numbers are those of vae/model.py, vae/networks.py and vae/likelihoods.py; the tests
- * compare both. An image is an array [C * H * W], channel by channel, values in [0, 1]; features are [F * positions],
- * a vector being the case of one position. Sums are taken in double precision.
+ * compare both. An image is an array [C * H * W], channel by channel, values in [0, 1]; features are a vector [F] or maps
+ * [F * positions]. Sums are taken in double precision.
  */
 
 // ---------------------------------------------------------------------------------------------------------- layers
 
-/** y = W x + b at every position: [in * positions] -> [out * positions]. */
-function linear({ weight, bias }, x) {
-  const fanOut = bias.length, fanIn = weight.length / fanOut, positions = x.length / fanIn;
-  const y = new Float64Array(fanOut * positions);
-  if (positions > 1) {
-    for (let o = 0; o < fanOut; o++) {
-      const row = y.subarray(o * positions, (o + 1) * positions).fill(bias[o]);
-      for (let i = 0; i < fanIn; i++) {
-        const w = weight[o * fanIn + i], start = i * positions;
-        for (let p = 0; p < positions; p++) row[p] += w * x[start + p];
-      }
-    }
-    return y;
-  }
-  const places = new Int32Array(fanIn), values = new Float64Array(fanIn);  // of what ReLU and dark pixels left
-  let count = 0;
-  for (let i = 0; i < fanIn; i++) {
-    if (x[i] !== 0) {
-      places[count] = i;
-      values[count++] = x[i];
+/** y[at + n] += sum over k of factors[k] * rows[starts[k] + n] for n < length, four terms at a time. */
+function addRows(y, at, length, rows, starts, factors) {
+  for (let k = 0; k < starts.length; k += 4) {
+    const s0 = starts[k], s1 = starts[k + 1] ?? 0, s2 = starts[k + 2] ?? 0, s3 = starts[k + 3] ?? 0;
+    const f0 = factors[k], f1 = factors[k + 1] ?? 0, f2 = factors[k + 2] ?? 0, f3 = factors[k + 3] ?? 0;
+    for (let n = 0; n < length; n++) {
+      y[at + n] += f0 * rows[s0 + n] + f1 * rows[s1 + n] + f2 * rows[s2 + n] + f3 * rows[s3 + n];
     }
   }
-  for (let o = 0; o < fanOut; o++) {
-    const start = o * fanIn;
-    let sum = bias[o], sum2 = 0, k = 0;  // two sums, so that one addition need not wait for the other
-    for (; k + 1 < count; k += 2) {
-      sum += weight[start + places[k]] * values[k];
-      sum2 += weight[start + places[k + 1]] * values[k + 1];
-    }
-    if (k < count) sum += weight[start + places[k]] * values[k];
-    y[o] = sum + sum2;
+}
+
+/** y = W x + b of a vector [in] -> [out], with the weight as [in, out]: what ReLU and dark pixels set to 0 is skipped. */
+function dense({ weight, bias }, x) {
+  const y = Float64Array.from(bias), places = Array.from(x.keys()).filter((i) => x[i] !== 0);
+  addRows(y, 0, y.length, weight, places.map((i) => i * y.length), places.map((i) => x[i]));
+  return y;
+}
+
+/** y = W x + b at every position: [in * positions] -> [out * positions], with the weight as [out, in]. */
+function pointwise({ weight, bias }, x) {
+  const fanIn = weight.length / bias.length, positions = x.length / fanIn;
+  const y = new Float64Array(bias.length * positions), starts = Array.from({ length: fanIn }, (_, i) => i * positions);
+  const rows = Float32Array.from(x);  // the type of weights too, which keeps addRows fast
+  for (let o = 0; o < bias.length; o++) {
+    y.fill(bias[o], o * positions, (o + 1) * positions);
+    addRows(y, o * positions, positions, rows, starts, weight.subarray(o * fanIn, (o + 1) * fanIn));
   }
   return y;
 }
@@ -79,7 +74,8 @@ function convolution({ weight, bias, kernel, stride, padding, from, to, transpos
 }
 
 const LAYERS = {
-  linear,
+  dense,
+  pointwise,
   convolution,
   relu: (_, x) => x.map((value) => (value > 0 ? value : 0)),
   tanh: (_, x) => x.map(Math.tanh),
@@ -189,15 +185,14 @@ class PaletteLikelihood {
   }
 
   image({ logits, positions }) {
-    const image = new Float64Array(this.palette[0].length * positions);
-    for (let p = 0; p < positions; p++) {
-      let best = 0;
-      for (let k = 1; k < this.palette.length; k++) {
-        if (logits[k * positions + p] > logits[best * positions + p]) best = k;
+    const best = new Int32Array(positions), top = logits.slice(0, positions);
+    for (let k = 1; k < this.palette.length; k++) {
+      for (let p = 0; p < positions; p++) {
+        if (logits[k * positions + p] > top[p]) [best[p], top[p]] = [k, logits[k * positions + p]];
       }
-      this.palette[best].forEach((value, channel) => (image[channel * positions + p] = value / 255));
     }
-    return image;
+    const image = new Float64Array(this.palette[0].length * positions);
+    return image.map((_, i) => this.palette[best[i % positions]][Math.floor(i / positions)] / 255);
   }
 
   logDensity({ logits, positions }, x) {

@@ -175,7 +175,9 @@ def describe_layer(
         case nn.Tanh():
             return {"kind": "tanh"}
         case nn.Linear():
-            return {"kind": "linear", "weight": add(layer.weight), "bias": add(layer.bias)}
+            if len(shape_in) > 2:  # at each position, which is the case of features [..., H, W, F]
+                return {"kind": "pointwise", "weight": add(layer.weight), "bias": add(layer.bias)}
+            return {"kind": "dense", "weight": add(layer.weight.T), "bias": add(layer.bias)}
         case nn.Conv2d() | nn.ConvTranspose2d():
             return {
                 "kind": "convolution",

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: bench demo test
+.PHONY: bench bench-gpu demo test
 
 demo: .venv/installed
 	$(BIN)/python train.py --data Digits --data.batch_size 32 --trainer.max_epochs 100
@@ -27,6 +27,9 @@ bench: .venv/installed-bench
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/scale.py
+
+bench-gpu: .venv/installed
+	$(BIN)/python benchmarks/gpu.py
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

@@ -1,14 +1,8 @@
-"""The yardstick: the same training as a bare PyTorch loop, written for this one model and nothing else.
+"""The baseline: the same training as a plain PyTorch loop for this one model, and its matrix products alone."""
 
-Run as a script it does the same steps under a Trainer that logs and writes nothing: the least that a Trainer costs.
-"""
-
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
-from pairs import Turns
-from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.nn.functional import linear
 
@@ -16,13 +10,13 @@ DIMS = (784, 500, 20)
 
 
 class Bare:
-    """784-500-20 and fused Adam, for MNIST's training images, uint8 [N, 784], binarised dynamically."""
+    """784-500-20 and fused Adam, for MNIST's training images, uint8 [N, 784] on their device, binarised dynamically."""
 
     def __init__(self, images: Tensor):
         pixels, hidden, latents = DIMS
         shapes = [(hidden, pixels), (hidden,), (2 * latents, hidden), (2 * latents,)]
         shapes += [(hidden, latents), (hidden,), (pixels, hidden), (pixels,)]
-        self.weights = [(torch.randn(shape) * 0.03).requires_grad_() for shape in shapes]
+        self.weights = [(torch.randn(shape, device=images.device) * 0.03).requires_grad_() for shape in shapes]
         self.optimizer = torch.optim.Adam(self.weights, lr=1e-3, fused=True)
         self.thresholds = images.short() * 257 - 32768
 
@@ -30,7 +24,7 @@ class Bare:
         """Minus the bound: the mean over the images of that index, [B]."""
         w1, b1, w2, b2, w3, b3, w4, b4 = self.weights
         thresholds = self.thresholds[index]
-        noise = torch.randint(-(2**63), 2**63 - 1, (thresholds.numel() // 4,)).view(torch.int16)
+        noise = torch.randint(-(2**63), 2**63 - 1, (thresholds.numel() // 4,), device=index.device).view(torch.int16)
         x = (noise.view(thresholds.shape) < thresholds).float()
         mean, log_var = linear(linear(x, w1, b1).relu_(), w2, b2).chunk(2, -1)
         z = torch.addcmul(mean, (0.5 * log_var).exp(), torch.randn_like(mean))
@@ -41,46 +35,18 @@ class Bare:
         return (kl - log_p_x) / len(index)
 
 
-class Batches:
-    """The indices of each batch, rasterize anew for each epoch."""
-
-    def __init__(self, num_images: int, batch_size: int):
-        self.num_images, self.batch_size = num_images, batch_size
-
-    def __len__(self) -> int:
-        return self.num_images // self.batch_size
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter(torch.randperm(self.num_images).split(self.batch_size))
-
-
-class BareSteps(LightningModule):
-    """The same steps, with Lightning's own hooks around them."""
-
-    def __init__(self, images: Tensor, batch_size: int):
-        super().__init__()
-        self.bare, self.batch_size = Bare(images), batch_size
-
-    def train_dataloader(self) -> "Batches":
-        return Batches(len(self.bare.thresholds), self.batch_size)
-
-    def training_step(self, index: Tensor, batch_idx: int) -> Tensor:
-        return self.bare.loss(index)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.bare.optimizer
-
-
 def bare_epoch(images: Tensor, batch_size: int) -> Callable[[], None]:
-    """An epoch of the bare loop."""
+    """An epoch of the bare loop; it ends when the device has finished."""
     bare = Bare(images)
 
     def epoch() -> None:
-        for index in torch.randperm(len(images)).split(batch_size):
+        for index in torch.randperm(len(images), device=images.device).split(batch_size):
             loss = bare.loss(index)
             bare.optimizer.zero_grad()
             loss.backward()
             bare.optimizer.step()
+        if images.is_cuda:
+            torch.cuda.synchronize()
 
     return epoch
 
@@ -96,13 +62,7 @@ def products_epoch(num_images: int, batch_size: int) -> Callable[[], None]:
             for place, (features, weight, gradient) in enumerate(sides):
                 features @ weight.T
                 gradient.T @ features
-                if place:  # nobody needs the gradient of the images
+                if place:  # the images need no gradient
                     gradient @ weight
 
     return epoch
-
-
-if __name__ == "__main__":
-    pixels = torch.randint(256, (50_000, DIMS[0]), dtype=torch.uint8)  # what they are costs no step its time
-    silent = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    Trainer(max_epochs=100, callbacks=[Turns()], **silent).fit(BareSteps(pixels, int(sys.argv[1])))

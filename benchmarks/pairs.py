@@ -1,4 +1,4 @@
-"""What the benchmarks share: things that are run in turn in one sitting, and the ratios between them."""
+"""What the benchmarks share: programs that run in turn in one sitting, and the ratios between them."""
 
 import json
 import os
@@ -23,22 +23,22 @@ def seconds(function: Callable) -> float:
     return time.perf_counter() - start
 
 
-def report(name: str, ratios: list[float]) -> None:
-    """One line of the table, and one entry of results.json: the median of the pairs, and their range."""
+def report(name: str, ratios: list[float], path: Path = RESULTS) -> None:
+    """One line of the table, and one entry of the file of results: the median of the pairs, and their range."""
     print(f"{name:<84} {median(ratios):7.3f}   ({min(ratios):.3f} to {max(ratios):.3f})", flush=True)
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    results[name] = {"median": median(ratios), "least": min(ratios), "most": max(ratios), "pairs": len(ratios)}
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results[name] = {"median": median(ratios), "min": min(ratios), "max": max(ratios), "pairs": len(ratios)}
+    path.write_text(json.dumps(results, indent=2) + "\n")
 
 
 class Turns(Callback):
-    """Makes each epoch of a training wait for its turn, and tells how long it took, without its validation."""
+    """Makes each epoch of a training wait for its turn, and reports its seconds, without validation."""
 
     def __init__(self):
         self.start = None
 
     def on_train_epoch_start(self, *_: Any) -> None:
-        self.log_epoch()
+        self.report_seconds()
         os.read(int(os.environ["TURN"]), 1)
         self.start, self.elsewhere = time.perf_counter(), 0.0
 
@@ -49,11 +49,11 @@ class Turns(Callback):
         self.elsewhere += time.perf_counter() - self.validation
 
     def on_train_end(self, *_: Any) -> None:
-        self.log_epoch()
+        self.report_seconds()
 
-    def log_epoch(self) -> None:
-        told = 0.0 if self.start is None else time.perf_counter() - self.start - self.elsewhere
-        os.write(int(os.environ["TOLD"]), f"{told}\n".encode())
+    def report_seconds(self) -> None:
+        elapsed = 0.0 if self.start is None else time.perf_counter() - self.start - self.elsewhere
+        os.write(int(os.environ["ELAPSED"]), f"{elapsed}\n".encode())
 
 
 class FirstStep(Callback):
@@ -64,23 +64,27 @@ class FirstStep(Callback):
 
 
 class Training:
-    """A process that trains and takes an epoch's turn when asked, on a screen that nobody looks at."""
+    """A process that trains one epoch when it is asked to; its output is discarded."""
 
     def __init__(self, command: list[str], folder: Path):
         turn, self.turn = os.pipe()
-        told, self.write_end = os.pipe()
-        env = os.environ | {"TURN": str(turn), "TOLD": str(self.write_end), "PYTHONPATH": str(PROJECT / "benchmarks")}
+        elapsed, self.write_end = os.pipe()
+        env = os.environ | {
+            "TURN": str(turn),
+            "ELAPSED": str(self.write_end),
+            "PYTHONPATH": str(PROJECT / "benchmarks"),
+        }
         self.process = subprocess.Popen(
             [sys.executable, *command], cwd=folder, env=env, pass_fds=(turn, self.write_end), stdout=subprocess.DEVNULL
         )
         os.close(self.write_end)
-        self.told = os.fdopen(told)
-        self.told.readline()  # it is ready for the first epoch
+        self.elapsed = os.fdopen(elapsed)
+        self.elapsed.readline()  # it is ready for the first epoch
 
     def epoch(self) -> float:
         """The seconds of one epoch."""
         os.write(self.turn, b"\n")
-        return float(self.told.readline())
+        return float(self.elapsed.readline())
 
     def end(self) -> None:
         """Stop it."""

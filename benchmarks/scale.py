@@ -1,4 +1,4 @@
-"""What a image costs in training, among ten thousand, a hundred thousand and a million made-up ones."""
+"""What an image costs in training, among ten thousand, a hundred thousand and a million made-up ones."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from pytorch_lightning import Callback, Trainer
 sys.path.insert(0, str(PROJECT))
 
 from datamodules import ImageDataModule, ImageDataset  # noqa: E402
-from datamodules.images import room  # noqa: E402
+from datamodules.memory import allocate_images  # noqa: E402
 from vae import LitVAE  # noqa: E402
 from vae.callbacks import Throughput  # noqa: E402
 
@@ -28,7 +28,7 @@ class MadeUp(ImageDataModule):
         self.num_images = num_images
 
     def load(self) -> dict[str, ImageDataset]:
-        images = room((self.num_images, *self.image_shape), Path())
+        images = allocate_images((self.num_images, *self.image_shape), Path())
         for some in images.split(10_000):
             some.random_(256)
         return {"train": ImageDataset(images), "val": ImageDataset(images[:0]), "test": ImageDataset(images[:0])}
@@ -60,7 +60,9 @@ def main() -> None:
 
     rate(10_000)
     for number in (100_000, 1_000_000):
-        report(f"scale: cost of a image among {number:,} / 10,000", [rate(10_000) / rate(number) for _ in range(PAIRS)])
+        report(
+            f"scale: cost of an image among {number:,} / 10,000", [rate(10_000) / rate(number) for _ in range(PAIRS)]
+        )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 from conftest import PROJECT
 
 from datamodules import Digits
-from datamodules.base import DataError, ShuffledBatches, shard_batches
+from datamodules.base import BlockSampler, DataError, shard_batches
 
 TEST = """
 import json, sys, torch
@@ -32,6 +32,49 @@ lit.importance_samples = (1, 40)
 (found,) = evaluation_trainer(accelerator="cpu", devices=int(sys.argv[1])).test(lit, MadeUp(), verbose=False)
 if lit.global_rank == 0:
     print(json.dumps(found))
+"""
+
+TRAIN = """
+import sys, torch
+from pytorch_lightning import Trainer
+from datamodules import ImageDataModule, ImageDataset
+from vae import LitVAE
+
+class MadeUp(ImageDataModule):
+    name, image_shape = "made up", (1, 6, 6)
+
+    def load(self):
+        images = torch.randint(256, (1_200, 1, 6, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+        return dict.fromkeys(("train", "val", "test"), ImageDataset(images))
+
+class WithoutNoise(LitVAE):
+    def training_noise(self, num_images, block):
+        return torch.zeros(1, num_images, 2)
+
+torch.manual_seed(0)
+devices = int(sys.argv[1])
+lit = WithoutNoise(image_shape=(1, 6, 6), hidden_dims=8, gradient_clip_val=1.0, lr_schedule="cosine")
+quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+trainer = Trainer(accelerator="cpu", devices=devices, max_steps=27, use_distributed_sampler=False, **quiet)
+trainer.fit(lit, MadeUp(batch_size=120 // devices, steps_per_block=4))
+assert trainer.global_step == 27
+if trainer.is_global_zero:
+    torch.save(lit.vae.state_dict(), f"weights_{devices}.pt")
+"""
+
+ALONE = """
+import sys, torch
+from pytorch_lightning import Callback
+from vae.cli import TrainCLI, user_facing_errors
+from datamodules import DATASETS, ImageDataModule
+
+class Poison(Callback):
+    def on_train_batch_start(self, trainer, lit, batch, batch_idx):
+        if trainer.global_rank == 1 and batch_idx == 1:
+            batch.images.fill_(torch.nan)
+
+with user_facing_errors():
+    TrainCLI(ImageDataModule, DATASETS).fit()
 """
 
 SEEN = """
@@ -67,8 +110,11 @@ def test_pictures_are_shared_out_once(num_images, world_size):
     for batches in zip(*shares, strict=True):  # as many steps for each, or one would wait for ever
         sizes = [len(batch) for batch in batches]
         assert 0 < max(sizes) - 1 <= min(sizes) <= 51 or sizes[0] == 1
-    batches = ShuffledBatches(num_images, 50, seed=0, rank=world_size - 1, world_size=world_size)
-    assert len(batches) == len([*batches]) == len(shares[-1])
+    blocks = BlockSampler(num_images, 50, 3, seed=0, rank=world_size - 1, world_size=world_size)
+    steps = [batch for block in blocks for batch in block]
+    assert len(blocks) == len([*blocks]) == -(-len(steps) // 3)
+    assert [len(batch) for batch in steps] == [len(batch) for batch in shares[-1]]
+    assert [blocks.num_steps(n) for n in (1, len(blocks))] == [min(3, len(steps)), len(steps)]
     if world_size == 1:
         assert [len(batch) for batch in shares[0]] == [len(part) for part in torch.arange(num_images).split(50)]
 
@@ -90,6 +136,30 @@ def test_a_test_finds_the_same_with_one_two_and_three_processes(python, tmp_path
     assert one["test/num_images"] == 2_001
     for several in (two, three):
         assert several == pytest.approx(one, rel=0, abs=1e-6)
+
+
+def test_two_and_three_processes_train_the_same_weights_as_one(python, tmp_path):
+    """Without noise, whose seed has the rank in it; the batches of all processes together are the same."""
+    (tmp_path / "train_made_up.py").write_text(TRAIN)
+    for devices in (1, 2, 3):
+        python("train_made_up.py", devices)
+    one, two, three = (torch.load(tmp_path / f"weights_{devices}.pt") for devices in (1, 2, 3))
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(three[name], one[name], rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_that_is_not_finite_in_one_process_alone(tmp_path, monkeypatch):
+    """All processes end, with one message, at the step of that process."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PROJECT), str(tmp_path)]))
+    (tmp_path / "alone.py").write_text(ALONE)
+    options = ["--data", "Digits", "--data.batch_size", "50", "--data.steps_per_block", "4", "--model.hidden_dims", "8"]
+    options += ["--trainer.devices", "2", "--trainer.accelerator", "cpu", "--trainer.callbacks+", "alone.Poison"]
+    command = [sys.executable, "alone.py", *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 1
+    assert done.stderr.count("The loss is not finite in epoch 1, from step 5 on.") == 1
+    assert "Traceback" not in done.stderr
 
 
 def test_two_processes_train_on_each_picture_once_and_one_writes(python, tmp_path):

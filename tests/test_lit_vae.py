@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from pathlib import Path
 from shutil import which
 
 import numpy as np
@@ -11,10 +12,12 @@ from helpers import QUIET, bounds_of, evaluate, fit
 from pytorch_lightning import Callback, Trainer
 
 from datamodules import MNIST, Batch, Digits
-from vae import LitVAE, runs
+from vae import LitVAE
+from vae.callbacks import Throughput
 from vae.likelihoods import LIKELIHOODS
-from vae.lit_vae import OBJECTIVES, OPTIMIZERS, PosteriorCollapse
+from vae.lit_vae import OBJECTIVES, OPTIMIZERS, NotFinite, PosteriorCollapse
 from vae.networks import NETWORKS
+from vae.seeds import derive_seed
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -42,7 +45,7 @@ def test_beta_rises_in_a_line_and_is_not_in_what_is_reported():
     betas = []
 
     class Record(Callback):
-        def on_train_batch_end(self, trainer, lit, *batch):
+        def on_before_optimizer_step(self, trainer, lit, optimizer):
             betas.append(lit.beta)
 
     lit, trainer = fit(Digits(), epochs=3, callbacks=[Record()], beta=0.5, beta_warmup_epochs=2)
@@ -84,22 +87,19 @@ def test_posterior_collapse_is_named():
 
 @pytest.fixture
 def step(monkeypatch):
-    """The loss of a training step on fifty digits, its LitVAE, the images, and the noise that it drew."""
+    """The loss of a training step on fifty digits, its LitVAE, the images, and the noise that it takes."""
 
     def run(batch_idx=0, **options):
-        data = Digits(batch_size=50)
+        data = Digits(batch_size=50, steps_per_block=1)
         data.setup()
         batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
         torch.manual_seed(0)
         lit = LitVAE(image_shape=data.image_shape, hidden_dims=16, **options)
         lit._trainer = Trainer(logger=False, **QUIET)
-        lit.trainer.fit_loop.epoch_loop._batches_that_stepped = 0
-        monkeypatch.setattr(Trainer, "num_training_batches", 24)
-        rasterize, randn = [], torch.randn
-        with monkeypatch.context() as patched:
-            patched.setattr(torch, "randn", lambda *a, **k: rasterize.append(randn(*a, **k)) or rasterize[-1])
-            loss = lit.training_step(batch, batch_idx)
-        return loss, lit, batch.images, rasterize[-1]
+        monkeypatch.setattr(LitVAE, "steps_per_epoch", 24)
+        eps = lit.training_noise(len(batch.images), batch_idx)
+        objective, _ = lit.objective(batch.images, eps)
+        return -objective.mean(), lit, batch.images, eps
 
     return run
 
@@ -138,6 +138,128 @@ def test_iwae_and_dreg_have_one_value_and_two_gradients(step):
     (encoder, decoder), (doubly_encoder, doubly_decoder) = gradients
     torch.testing.assert_close(decoder, doubly_decoder)
     assert (encoder - doubly_encoder).abs().max() > 1e-3 * encoder.abs().max()
+
+
+def blocks_by_hand(lit, data, epochs, clip=None, total_steps=None):
+    """The weights after a plain PyTorch loop over the same blocks, with the same noise; and the loss of each step."""
+    data.setup()
+    optimizer = torch.optim.Adam(lit.vae.parameters(), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total_steps) if total_steps else None
+    loader, losses = data.train_dataloader(), []
+    for epoch in range(epochs):
+        for block, batch in enumerate(loader):  # each pass is the next epoch
+            generator = torch.Generator().manual_seed(derive_seed(2, 0, epoch, block, 0))
+            noise = torch.randn(1, len(batch.images), 2, generator=generator)
+            parts = zip(batch.images.split(batch.sizes), noise.split(batch.sizes, dim=1), strict=True)
+            for x, eps in parts:
+                loss = -lit.vae.elbo(x / 255, eps=eps).elbo.mean()
+                losses.append(loss.item())
+                optimizer.zero_grad()
+                loss.backward()
+                if clip:
+                    torch.nn.utils.clip_grad_norm_(lit.vae.parameters(), clip)
+                optimizer.step()
+                if schedule:
+                    schedule.step()
+    return lit.vae.state_dict(), losses
+
+
+@pytest.mark.parametrize("steps_per_block", [1, 5, 100])
+def test_training_is_a_plain_loop_over_blocks(steps_per_block):
+    """Gradient clipping and a cosine schedule by the step; 1,197 images make a short last batch and last block."""
+    data = {"batch_size": 100, "steps_per_block": steps_per_block}
+    lit, trainer = fit(Digits(**data), epochs=2, gradient_clip_val=0.5, lr_schedule="cosine")
+    assert trainer.global_step == 24
+    torch.manual_seed(0)
+    plain = LitVAE(image_shape=(1, 8, 8), hidden_dims=16)
+    expected, _ = blocks_by_hand(plain, Digits(**data), epochs=2, clip=0.5, total_steps=24)
+    for name, weights in lit.vae.state_dict().items():
+        torch.testing.assert_close(weights, expected[name])
+    without, _ = fit(Digits(**data), epochs=2, lr_schedule="cosine")
+    assert not torch.equal(without.vae.decoder[0].weight, lit.vae.decoder[0].weight)
+
+
+@pytest.mark.parametrize("max_steps", [1, 7, 17])
+def test_max_steps_is_exact(max_steps):
+    steps = []
+
+    class Count(Callback):
+        def on_before_optimizer_step(self, trainer, lit, optimizer):
+            steps.append(trainer.global_step)
+
+    trainer = Trainer(max_steps=max_steps, logger=False, enable_checkpointing=False, callbacks=[Count()], **QUIET)
+    trainer.fit(LitVAE(image_shape=(1, 8, 8), hidden_dims=16), Digits(batch_size=100, steps_per_block=5))
+    assert trainer.global_step == max_steps
+    assert steps == [*range(max_steps)]
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_gradients_are_clipped_in_every_precision(precision):
+    norms = []
+
+    class Norm(Callback):
+        def on_train_batch_end(self, trainer, lit, *batch):
+            norms.append(torch.cat([p.grad.flatten().double() for p in lit.parameters()]).norm().item())
+
+    data = Digits(batch_size=100, steps_per_block=1)
+    trainer = Trainer(
+        max_steps=3, precision=precision, logger=False, enable_checkpointing=False, callbacks=[Norm()], **QUIET
+    )
+    trainer.fit(LitVAE(image_shape=(1, 8, 8), hidden_dims=16, gradient_clip_val=0.5), data)
+    assert norms == pytest.approx([0.5] * 3, rel=0.02)
+
+
+def test_a_loss_that_is_not_finite_names_its_step():
+    """Step 8 of epoch 2, in the middle of a block: the first one after a weight became no number."""
+
+    class Poison(Callback):
+        def on_before_optimizer_step(self, trainer, lit, optimizer):
+            if trainer.global_step == 12 + 6:
+                with torch.no_grad():
+                    lit.vae.posterior.mean.weight.fill_(torch.nan)
+
+    with pytest.raises(NotFinite, match="not finite in epoch 2, from step 8 on"):
+        fit(Digits(batch_size=100, steps_per_block=5), epochs=3, callbacks=[Poison()])
+
+
+def test_no_collective_sees_a_tensor_of_another_device(monkeypatch):
+    """NCCL refuses tensors on the CPU. Here the model says that it is on the meta device, and gathers are recorded."""
+    lit, trainer = fit(Digits(batch_size=100))
+    lit.train_bound.update({"elbo": torch.zeros(5)})
+    devices = []
+
+    def collective(tensor, *args, **kwargs):
+        devices.append((tensor.device.type, tensor.dtype))
+        return torch.tensor(2**62)
+
+    monkeypatch.setattr(LitVAE, "device", torch.device("meta"))
+    monkeypatch.setattr(lit, "all_gather", collective)
+    monkeypatch.setattr(trainer.strategy, "reduce", collective)
+    monkeypatch.setattr(lit, "log_epoch", lambda values: None)
+    lit.check_finite()
+    lit.train_bound.update({"elbo": torch.full((5,), torch.nan)})
+    lit.check_finite()
+    throughput = Throughput()
+    throughput.on_train_epoch_start(trainer, lit)
+    throughput.on_train_epoch_end(trainer, lit)
+    assert devices == [("meta", torch.int64)] * 3
+
+
+@pytest.mark.parametrize("again", ["fit", "load"])
+def test_only_the_first_fit_starts_the_output_bias(again):
+    lit, trainer = fit(Digits(), epochs=2, init_output_bias=True)
+    if again == "load":
+        path = trainer.checkpoint_callback.best_model_path
+        lit = LitVAE.load_from_checkpoint(path, weights_only=True)
+    trained = lit.vae.likelihood.logits[0].bias.detach().clone()
+    starts = []
+
+    class Start(Callback):
+        def on_train_start(self, trainer, lit):
+            starts.append(lit.vae.likelihood.logits[0].bias.detach().clone())
+
+    Trainer(max_epochs=1, logger=False, enable_checkpointing=False, callbacks=[Start()], **QUIET).fit(lit, Digits())
+    assert torch.equal(starts[0], trained)
 
 
 def test_no_optimizer_decays_unasked():
@@ -212,11 +334,23 @@ def test_a_resumed_run_ends_with_the_same_weights(tiny_mnist, data):
     whole, _ = fit(data(batch_size=15, **small), epochs=4, **options)
     fit(data(batch_size=15, **small), epochs=4, callbacks=[StopAfterTwo()], **options)
     torch.rand(5)  # the state of the global generator does not matter
-    last = max(runs.Path("checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    last = max(Path("checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
     assert torch.load(last, weights_only=True)["epoch"] == 1
     resumed, _ = fit(data(batch_size=15, **small), epochs=4, ckpt_path=last, **options)
     for name, weights in whole.state_dict().items():
         assert torch.equal(weights, resumed.state_dict()[name]), name
+
+
+def test_a_run_of_automatic_optimization_keeps_its_count_of_steps():
+    _, trainer = fit(Digits(), epochs=2)
+    path = trainer.checkpoint_callback.best_model_path
+    checkpoint = torch.load(path, weights_only=True)
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.manual_optimization.optim_step_progress"]
+    assert progress["total"]["completed"] == 24
+    progress["total"] = {"ready": 0, "completed": 0}
+    torch.save(checkpoint, path)
+    _, trainer = fit(Digits(), epochs=3, ckpt_path=path)
+    assert trainer.global_step == 36
 
 
 def test_validation_does_not_change_training():
@@ -248,7 +382,10 @@ def test_weight_decay_reaches_the_optimizer():
         ({"lr_schedule": "steps"}, "unknown lr_schedule 'steps': choose one of constant, cosine"),
         ({"optimizer": "SparseAdam"}, "unknown optimizer 'SparseAdam'"),
         ({"weight_decay": -1.0}, r"weight_decay: expected 0 or more, got -1\.0"),
-        ({"optimizer": "AdamW", "weight_prior": True}, "weight_prior: to AdamW decay is no gradient"),
+        ({"optimizer": "AdamW", "weight_prior": True}, "weight_prior: the decay of AdamW is not part of the gradient"),
+        ({"optimizer": "Adafactor", "weight_prior": True}, "weight_prior: the decay of Adafactor is not part"),
+        ({"gradient_clip_val": 0.0}, r"gradient_clip_val: expected a number above 0, got 0\.0"),
+        ({"optimizer": "LBFGS"}, "unknown optimizer 'LBFGS'"),
         ({"optimizer": "Rprop", "weight_decay": 0.1}, "weight_decay: Rprop has none; choose another optimizer"),
         ({"objective": "vi"}, "unknown objective 'vi': choose one of dreg, elbo, iwae"),
         ({"objective": "iwae", "beta": 0.5}, "beta, beta_warmup_epochs and analytic_kl belong to the objective elbo"),
@@ -268,7 +405,7 @@ def test_a_wrong_option_is_answered_with_the_right_ones(options, message):
 
 @pytest.mark.skipif(not which(os.environ.get("CXX", "g++")), reason="there is no C++ compiler")
 def test_a_compiled_bound_is_the_bound():
-    batch = Batch(torch.rand(4, 1, 8, 8), None, torch.arange(4))
+    batch = Batch(torch.rand(4, 1, 8, 8), None, torch.arange(4), (4,))
     plain = LitVAE(image_shape=(1, 8, 8), hidden_dims=8)
     compiled = LitVAE(image_shape=(1, 8, 8), hidden_dims=8, compile=True)
     compiled.load_state_dict(plain.state_dict())  # the same names

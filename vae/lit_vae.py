@@ -150,6 +150,10 @@ class LitVAE(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.starts_at_mean = False
+        fit_loop = checkpoint.get("loops", {}).get("fit_loop", {})
+        progress = fit_loop.get("epoch_loop.manual_optimization.optim_step_progress", {}).get("total", {})
+        if not progress.get("completed"):  # of a version that let the Trainer take the steps, which counted elsewhere
+            progress |= dict.fromkeys(("ready", "completed"), checkpoint.get("global_step", 0))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -256,13 +260,14 @@ class LitVAE(LightningModule):
         self.train_bound.reset()
 
     def log_epoch(self, values: Mapping[str, float]) -> None:
-        """Log values of an epoch into the run's log at once, at its last optimiser step.
+        """Log values of an epoch: in training into the run's log at once, at the last optimiser step.
 
-        The Trainer would log them after it has written the checkpoint, and at its own count of blocks.
+        The Trainer would log them after it has written the checkpoint, and at its own count, which is that of blocks.
         """
+        fitting = self.trainer.state.fn == "fit"
         for name, value in values.items():
-            self.log(name, value, logger=False, prog_bar=name == "val/elbo")
-        if self.logger and not self.trainer.sanity_checking:
+            self.log(name, value, logger=not fitting, prog_bar=name == "val/elbo")
+        if fitting and self.logger and not self.trainer.sanity_checking:
             self.logger.log_metrics({**values, "epoch": self.current_epoch}, max(0, self.global_step - 1))
 
     def check_finite(self) -> None:

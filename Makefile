@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: bench bench-gpu demo test
+.PHONY: bench bench-gpu demo test test-browser
 
 demo: .venv/installed
 	$(BIN)/python train.py --data Digits --data.batch_size 32 --trainer.max_epochs 100
@@ -15,11 +15,16 @@ demo: .venv/installed
 	@echo "  tensorboard --logdir lightning_logs        curves and pictures, epoch by epoch"
 	@echo "  python3 train.py                           the paper's model on MNIST (fetched, 12 MB)"
 	@echo "  python3 train.py --data CryptoPunks        on 10,000 punks (fetched, 1 MB)"
+	@echo "And open in a browser, to explore the latent space with the mouse:"
+	@echo "  $(CURDIR)/visualization_imgs/digits_explorer_latent_variables=2.html"
 
 test: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+test-browser: .venv/installed-browser
+	$(BIN)/python -m pytest -m browser tests/explorer
 
 bench: .venv/installed-bench
 	$(BIN)/python benchmarks/start.py
@@ -38,6 +43,11 @@ bench-gpu: .venv/installed
 
 .venv/installed-dev: requirements-dev.txt .venv/installed
 	$(BIN)/pip install --quiet --requirement requirements-dev.txt
+	touch $@
+
+.venv/installed-browser: tests/explorer/requirements.txt .venv/installed-dev
+	$(BIN)/pip install --quiet --requirement tests/explorer/requirements.txt
+	tests/explorer/install_chromium.sh
 	touch $@
 
 .venv/installed-bench: benchmarks/requirements.txt .venv/installed

@@ -81,7 +81,9 @@ def test_page_equals_the_model(open_page, kind, network, likelihood):
     check(opened, vae, images[:50], latent_dim)
 
 
-@pytest.mark.parametrize("options", [{"activation": "tanh"}, {"hidden_dims": (40, 20)}, {"channels": (5, 7, 9)}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"activation": "tanh"}, {"hidden_dims": (40, 20)}, {"channels": (5, 7, 9)}], ids=str
+)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_page_equals_a_model_of_other_layers(open_page, network, options):
     images = make_images("folder", 60)

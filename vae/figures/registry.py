@@ -33,7 +33,8 @@ def figure(function: Callable) -> Callable:
 
 
 def render(name: str, material: Mapping[str, Callable[[], Any]]) -> tuple[str, bytes]:
-    """The figure of that name, as the end of a file's name and its content: a PNG, or of a film a GIF.
+    """The figure of that name, as the end of a file's name and its content: a PNG, of a film a GIF, of a
+    page HTML.
 
     Args:
         name: one of FIGURES.
@@ -43,6 +44,8 @@ def render(name: str, material: Mapping[str, Callable[[], Any]]) -> tuple[str, b
         NotApplicable: from the figure.
     """
     shown = FIGURES[name](**{part: material[part]() for part in signature(FIGURES[name]).parameters})
+    if isinstance(shown, str):
+        return "html", shown.encode()
     content = BytesIO()
     if isinstance(shown, Figure):
         rasterize(shown).save(content, "png")

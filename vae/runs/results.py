@@ -77,6 +77,7 @@ def figure_inputs(
         "images": lambda: data.images(split, MAX_IMAGES).to(vae.prior_loc.device),
         "labels": lambda: data.labels(split, MAX_IMAGES),
         "classes": lambda: data.classes,
+        "dataset": lambda: data.name,
         "history": lambda: read_history(run),
         "histories": lambda: {run.name: read_history(run) for run in compared},
         "frames": lambda: read_frames(run),

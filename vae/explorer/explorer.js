@@ -48,7 +48,7 @@ function fromRGBA(pixels) {
   return image;
 }
 
-const show = (canvas, image) => canvas.getContext("2d").putImageData(new ImageData(toRGBA(image), width, height), 0, 0);
+const show = (canvas, image) => canvas.getContext("2d", READABLE).putImageData(new ImageData(toRGBA(image), width, height), 0, 0);
 const testImage = (i) => Float64Array.from(data.images.subarray(i * channels * area, (i + 1) * channels * area), (v) => v / 255);
 const code = (i) => Float64Array.from(data.codes.subarray(i * latentDim, (i + 1) * latentDim));
 const imageName = (i) => `#${thousands(i)}` + (data.labels && classes ? ` · ${classes[data.labels[i]]}` : "");
@@ -250,7 +250,7 @@ function inTurns(tasks) {
 function drawManifold() {
   if (latentDim > 2) return;
   const side = Math.max(height, width), rowCount = latentDim === 1 ? 1 : EDGE;
-  const canvas = $("map-manifold"), context = canvas.getContext("2d");
+  const canvas = $("map-manifold"), context = canvas.getContext("2d", READABLE);
   Object.assign(canvas, { width: EDGE * side, height: rowCount * side });
   canvas.classList.toggle("ink", channels === 1 && latentDim === 2);
   const bright = data.images.reduce((sum, value) => sum + value, 0) / data.images.length > 127;

@@ -7,6 +7,7 @@
  * asked about. With one dimension, heights have no meaning: they keep the labels apart.
  */
 
+const READABLE = { willReadFrequently: true };  // canvases that scripts may read
 const LABEL_COLOURS = [  // petroff10, arXiv 2107.02270, as in the figures
   "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
 ];
@@ -61,8 +62,8 @@ class LatentMap {
 
   // ----------------------------------------------------------------------------------------------- drawing
 
-  prepare(canvas) {
-    const scale = window.devicePixelRatio || 1, context = canvas.getContext("2d");
+  prepare(canvas, options) {
+    const scale = window.devicePixelRatio || 1, context = canvas.getContext("2d", options);
     this.size = this.element.clientWidth;
     canvas.width = canvas.height = Math.round(this.size * scale);
     context.setTransform(canvas.width / this.size, 0, 0, canvas.height / this.size, 0, 0);
@@ -71,7 +72,7 @@ class LatentMap {
 
   /** What changes with the page's size and colours alone. */
   drawBase() {
-    const style = getComputedStyle(document.documentElement), context = this.prepare(this.base);
+    const style = getComputedStyle(document.documentElement), context = this.prepare(this.base, READABLE);
     this.look = Object.fromEntries(["ink", "muted", "accent", "halo"].map((name) => [name, style.getPropertyValue(`--${name}`)]));
     this.look.sans = style.getPropertyValue("--sans");
     this.drawScale(context);

@@ -71,8 +71,9 @@ class Pad {
         for (let channel = 0; channel < this.channels; channel++) {
           const place = channel * area + row * this.width + column, before = this.image[place];
           // A grey brush never takes away what an earlier part of the stroke has put there.
-          this.image[place] = this.channels > 1 || hard ? before + covered * (colour[channel] - before)
+          const after = this.channels > 1 || hard ? before + covered * (colour[channel] - before)
             : this.erasing ? Math.min(before, 1 - covered) : Math.max(before, covered);
+          this.image[place] = Math.round(255 * after) / 255;
         }
       }
     }

@@ -251,8 +251,6 @@ function drawManifold() {
   if (latentDim > 2) return;
   const side = Math.max(height, width), rowCount = latentDim === 1 ? 1 : EDGE;
   const canvas = $("map-manifold"), context = canvas.getContext("2d", READABLE);
-  Object.assign(canvas, { width: EDGE * side, height: rowCount * side });
-  canvas.classList.toggle("ink", channels === 1 && latentDim === 2);
   const bright = data.images.reduce((sum, value) => sum + value, 0) / data.images.length > 127;
   const ink = matchMedia("(prefers-color-scheme: dark)").matches ? 255 : 0;
   const at = (k) => ((2 * k + 1) / EDGE - 1) * map.half;
@@ -305,7 +303,7 @@ function buildTable() {
 
 function buildLegend() {
   if (!classes || !description.labels) {
-    $("legend").append("RMS error of the reconstruction: ", element("span", { id: "ramp-low" }), element("span", { className: "ramp" }), element("span", { id: "ramp-high" }));
+    $("legend").append("RMS error of the reconstruction: ", element("span", { id: "ramp-low", textContent: "0.000" }), element("span", { className: "ramp" }), element("span", { id: "ramp-high", textContent: "0.000" }));
     $("legend").querySelector(".ramp").style.background = `linear-gradient(90deg, ${ERROR_COLOURS.join(", ")})`;
     return;
   }
@@ -419,6 +417,9 @@ function buildTexts() {
 
 function build() {
   for (const canvas of document.querySelectorAll("canvas.pixels")) Object.assign(canvas, { width, height });
+  const side = Math.max(height, width);
+  Object.assign($("map-manifold"), { width: EDGE * side, height: (latentDim === 1 ? 1 : EDGE) * side });
+  $("map-manifold").classList.toggle("ink", channels === 1 && latentDim === 2);
   buildTexts();
   buildLegend();
   buildSliders();

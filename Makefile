@@ -1,9 +1,11 @@
-# Two commands: `make demo` shows what the project does, `make test` whether it does it right.
+# Two commands: `make demo` shows what the project does, `make test` whether it does it right
+# (`make test-all` runs the tests that take long, `make test-browser` those of the explorer in a browser).
 
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: bench bench-gpu demo test test-browser
+.PHONY: bench bench-gpu demo test test-all test-browser
 
 demo: .venv/installed
 	$(BIN)/python train.py --data Digits --data.batch_size 32 --trainer.max_epochs 100
@@ -21,7 +23,10 @@ demo: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
+
+test-all: .venv/installed-dev
+	$(PYTEST) -m slow
 
 test-browser: .venv/installed-browser
 	$(BIN)/python -m pytest -m browser tests/explorer

@@ -1,10 +1,17 @@
 """Train a variational auto-encoder; python3 train.py --help tells how."""
 
+import shlex
+import sys
 import time
+from pathlib import Path
 
-from datamodules import DATASETS, DataError, ImageDataModule
-from vae.callbacks import best_elbo
-from vae.cli import TrainCLI, user_facing_errors
+try:
+    from datamodules import DATASETS, DataError, ImageDataModule
+    from vae import runs
+    from vae.callbacks import best_elbo
+    from vae.cli import TrainCLI, user_facing_errors
+except KeyboardInterrupt:  # the imports take seconds
+    raise SystemExit("error: interrupted") from None
 
 
 def main() -> None:
@@ -12,16 +19,22 @@ def main() -> None:
     cli = TrainCLI(ImageDataModule, DATASETS)
     start = time.perf_counter()
     cli.fit()
-    minutes, seconds = divmod(round(time.perf_counter() - start), 60)
+    seconds = time.perf_counter() - start
+    print(f"Run       {cli.trainer.log_dir or 'none: --trainer.fast_dev_run writes nothing'}")
+    print(f"Trained   {cli.trained(seconds)}")
     best = best_elbo(cli.trainer)
-    print(f"Run       {cli.trainer.log_dir or 'none, it was but a try'}")
-    print(f"Trained   {cli.trainer.current_epoch} epochs, this time in {minutes} min {seconds} s")
+    if stopped := cli.unfinished_epoch():
+        print(f"Stopped   {stopped}")
     if best is not None:
-        measure = cli.model.vae.likelihood.log_prob_kind(cli.datamodule.binary)
-        print(f"Best      validation ELBO {best:.2f} nats per image, of a {measure}")
-    print("Next      python3 test.py")
-    print("          python3 visualizations.py")
-    print("          tensorboard --logdir lightning_logs")
+        kind = cli.model.vae.likelihood.log_prob_kind(cli.datamodule.binary)
+        print(f"Best      validation ELBO {best:.2f} nats per image, of a {kind}")
+    if cli.trainer.log_dir and runs.checkpoints_of(Path(cli.trainer.log_dir)):
+        test, visualizations = (
+            shlex.quote(str(Path(sys.argv[0]).with_name(f"{n}.py"))) for n in ("test", "visualizations")
+        )
+        print(f"Next      python3 {test}")
+        print(f"          python3 {visualizations}")
+        print("          tensorboard --logdir lightning_logs")
 
 
 if __name__ == "__main__":

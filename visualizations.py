@@ -1,17 +1,22 @@
 """Draw what a trained model has learned; python3 visualizations.py --help tells how."""
 
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
-from datamodules import DATASETS, DataError
-from vae.cli import evaluation_trainer, run_command, user_facing_errors
-from vae.figures import FIGURES, NotApplicable, render
-from vae.runs import figure_inputs, find_checkpoint, load_run, write_atomically
+try:
+    from datamodules import DATASETS, DataError
+    from vae.cli import evaluation_trainer, run_command, user_facing_errors
+    from vae.figures import FIGURES, NotApplicable, compares_runs, render
+    from vae.runs import figure_inputs, find_checkpoint, load_run, write_atomically
+except KeyboardInterrupt:  # the imports take seconds
+    raise SystemExit("error: interrupted") from None
 
 
 def visualize(
     ckpt_path: str | None = None,
+    run_name: str | None = None,
     figures: list[str] | None = None,
     runs: list[str] | None = None,
     output_dir: str = "visualization_imgs",
@@ -23,36 +28,50 @@ def visualize(
     """Draw figures of a trained model, one file each.
 
     Args:
-        ckpt_path: The checkpoint; default: the newest run's best.ckpt.
+        ckpt_path: A checkpoint, the folder or the name of a run, or last; default: best.ckpt of the newest run.
+        run_name: The name of a run.
         output_dir: The folder for the images.
         split: The split whose images are shown.
         data_dir: Where the data is now, if it is not where it was.
         accelerator: What to run on: auto, cpu, gpu, ...
     """
-    ckpt_path = find_checkpoint(ckpt_path, runs[0] if runs else None)
-    lit, data = load_run(ckpt_path, DATASETS, data_dir)
+    checkpoint = find_checkpoint(ckpt_path, run_name or (runs[0] if runs and not ckpt_path else None))
+    lit, data = load_run(checkpoint, DATASETS, data_dir)
     vae = lit.vae.to(evaluation_trainer(accelerator=accelerator, devices=1).strategy.root_device)
-    print(f"Drawing from {ckpt_path}")
-    parts = figure_inputs(ckpt_path, vae, data, split, runs)
-    parts |= {name: lambda value=value: value for name, value in options.items()}
+    print(f"Drawing from {checkpoint}")
+    inputs = figure_inputs(checkpoint, vae, data, split, runs, DATASETS)
+    inputs |= {name: lambda value=value: value for name, value in options.items()}
     Path(output_dir).mkdir(parents=True, exist_ok=True)
-    rasterize = 0
-    for name in figures or FIGURES:
+    not_drawn = {}
+    for name in (chosen := figures or [*FIGURES]):
         try:
-            kind, content = render(name, parts)
-        except NotApplicable as reason:
-            print(f"Not rasterize: {reason}", file=sys.stderr)
+            kind, content = render(name, inputs)
+        except NotApplicable as reason:  # which begins with the figure's name
+            not_drawn[name] = str(reason)
             continue
-        path = Path(output_dir) / f"{data.name}_{name}_latent_variables={vae.latent_dim}.{kind}"
+        except DataError as reason:
+            not_drawn[name] = f"{name}: {reason}"
+            inputs |= dict.fromkeys(("images", "labels"), partial(fail, reason))  # the others need not try again
+            continue
+        stem = name if compares_runs(name) else f"{data.name}_{name}_latent_variables={vae.latent_dim}"
+        path = Path(output_dir) / f"{stem}.{kind}"
+        replaced = "  (replaced; --output_dir keeps another run's figures apart)" if path.exists() else ""
         write_atomically(path, content)
-        print(path)
-        rasterize += 1
-    if not rasterize:
-        sys.exit("error: none of the figures applies to this model")
+        print(f"{path}{replaced}")
+    for reason in not_drawn.values():
+        print(f"Not drawn: {reason}", file=sys.stderr)
+    if len(not_drawn) == len({*chosen}):
+        sys.exit("error: none of the figures could be drawn")
+
+
+def fail(error: Exception, *_: Any) -> NoReturn:
+    """Raise that error."""
+    raise error
 
 
 if __name__ == "__main__":
     with user_facing_errors(DataError):
-        chosen = {"nargs": "+", "choices": [*FIGURES], "help": "Which; default: all that apply."}
+        which = f"Which of {', '.join(FIGURES)}; default: all that apply."
+        chosen = {"nargs": "+", "metavar": "NAME", "choices": [*FIGURES], "help": which}
         compared = {"nargs": "+", "help": "Those in learning_curves, by name; other figures show the first."}
         run_command(visualize, *FIGURES.values(), figures=chosen, runs=compared)

@@ -126,6 +126,7 @@ class BlockSampler(Sampler[list[Tensor]]):
     ):
         self.num_images, self.steps_per_block, self.seed, self.device = num_images, steps_per_block, seed, device
         self.sharding = {"batch_size": batch_size, "rank": rank, "world_size": world_size}
+        self.steps = len(shard_batches(torch.empty(num_images), **self.sharding)) if num_images else 0
         self.epoch = 0
         self.sampler = self  # the Trainer looks for set_epoch at batch_sampler.sampler
 
@@ -138,19 +139,16 @@ class BlockSampler(Sampler[list[Tensor]]):
             generator = torch.Generator().manual_seed(derive_seed(SHUFFLING, self.seed, self.epoch))
             order = torch.randperm(self.num_images, generator=generator)
         self.epoch += 1
-        batches = shard_batches(order.to(self.device), **self.sharding) if self.num_images else []
-        for first in range(0, len(batches), self.steps_per_block):
+        batches = shard_batches(order.to(self.device), **self.sharding)
+        for first in range(0, self.steps, self.steps_per_block):
             yield batches[first : first + self.steps_per_block]
 
     def __len__(self) -> int:
-        return ceil(self._steps() / self.steps_per_block)
+        return ceil(self.steps / self.steps_per_block)
 
-    def num_steps(self, num_blocks: int) -> int:
-        """The training steps in the first blocks of an epoch; the last block may be short."""
-        return min(self._steps(), num_blocks * self.steps_per_block)
-
-    def _steps(self) -> int:
-        return len(shard_batches(torch.empty(self.num_images), **self.sharding)) if self.num_images else 0
+    def num_steps(self, num_blocks: float) -> int:
+        """The optimiser steps in the first blocks of an epoch; its last block may be short."""
+        return int(min(self.steps, num_blocks * self.steps_per_block))
 
 
 class ImageDataModule(LightningDataModule):

@@ -2,9 +2,9 @@
 
 from numpy.random import SeedSequence
 
-SHUFFLING, BINARIZATION = 1, 2  # the streams: the first integer keeps them independent of each other
+SHUFFLING, BINARIZATION = 101, 102  # the first integer of each stream, unlike those of other streams
 
 
 def derive_seed(*integers: int) -> int:
-    """A 64-bit seed that is a function of non-negative integers, by NumPy's `SeedSequence`: not by `hash`."""
+    """A 64-bit seed, a function of non-negative integers: NumPy's `SeedSequence`, which NumPy keeps as it is."""
     return int(SeedSequence(integers).generate_state(1, "uint64")[0])

@@ -1,24 +1,22 @@
 """What the tests share: tiny data that they make themselves, the real data where it is at hand, and the scripts."""
 
 import hashlib
-import multiprocessing
 import os
 import runpy
-import subprocess
+import shutil
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
 from helpers import DIGITS
 from PIL import Image
+from processes import PROJECT, Forked, Fresh, Outcome, Running
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datamodules import DATASETS, MNIST, CryptoPunks, ImageDataModule
 from vae.cli import TrainCLI
 
-PROJECT = Path(__file__).parents[1]
 REAL_DATA = Path(os.environ.get("VAE_DATA_DIR", PROJECT / "data"))
 
 
@@ -43,22 +41,30 @@ def elsewhere(tmp_path, monkeypatch):
     torch.manual_seed(0)
 
 
-class Outcome(NamedTuple):
-    status: int
-    out: str
-    err: str
+@pytest.fixture(params=[Forked, pytest.param(Fresh, marks=pytest.mark.slow)])
+def start(request, tmp_path_factory):
+    """Starts a script as a process of its own: a fork of a server, and among the slow tests a fresh interpreter."""
+    started = []
+
+    def start(script: str, *args: object, **environ: str) -> Running:
+        started.append(request.param(tmp_path_factory.mktemp("streams"), script, *args, **environ))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.process.kill()
 
 
 @pytest.fixture
-def process(tmp_path):
-    """Runs a script as its user does, as a process of its own."""
+def process(start):
+    """Runs a script as a process of its own, to its end."""
+    return lambda script, *args, **environ: start(script, *args, **environ).result()
 
-    def run(script: str, *args: str) -> Outcome:
-        command = [sys.executable, str(PROJECT / script), *map(str, args)]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-        return Outcome(done.returncode, done.stdout, done.stderr)
 
-    return run
+@pytest.fixture
+def fork(tmp_path_factory):
+    """Runs a script in a fork of a server, where it is known how much memory it took."""
+    return lambda *args, **environ: Forked(tmp_path_factory.mktemp("streams"), *args, **environ).result()
 
 
 @pytest.fixture
@@ -118,25 +124,44 @@ def tiny_mnist(tmp_path, monkeypatch):
     return tmp_path
 
 
+def train(folder: Path, *options: object) -> Path:
+    """The run of a training in that folder."""
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        patch.chdir(folder)
+        cli = TrainCLI(ImageDataModule, DATASETS, [*map(str, options)])
+        cli.fit()
+        return folder / cli.trainer.log_dir
+
+
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory):
+    """Trains with some options once a session, and gives each test its own copy of the run."""
+    runs = {}
+
+    def copy_to(folder: Path, *options: object) -> Path:
+        if options not in runs:
+            runs[options] = train(tmp_path_factory.mktemp("trained"), *options)
+        run = runs[options]
+        return shutil.copytree(run, folder / "lightning_logs" / run.name)
+
+    return copy_to
+
+
 @pytest.fixture
-def run_folder(script, tmp_path):
+def run_folder(trained_once, tmp_path):
     """A trained run, with a 2-D latent space, in lightning_logs/version_0."""
-    assert script("train.py", *DIGITS, "--trainer.max_epochs", 2).status == 0
-    return tmp_path / "lightning_logs" / "version_0"
+    return trained_once(tmp_path, *DIGITS, "--trainer.max_epochs", 2)
 
 
 @pytest.fixture
-def told(tmp_path):
-    """What TensorBoard is told of a run of five epochs on Digits."""
-    options = ["--trainer.max_epochs", "5", "--model.hidden_dims", "16", "--data.batch_size", "1000"]
-    TrainCLI(ImageDataModule, DATASETS, ["--data", "Digits", *options]).fit()
-    return EventAccumulator("lightning_logs/version_0", size_guidance={"tensors": 0, "histograms": 0}).Reload()
+def logged_run(trained_once, tmp_path):
+    """A run of five epochs, whose log is read, in lightning_logs/version_0."""
+    return trained_once(
+        tmp_path, *DIGITS, "--model.hidden_dims", 16, "--trainer.max_epochs", 5, "--data.batch_size", 1000
+    )
 
 
 @pytest.fixture
-def context(monkeypatch):
-    """Processes that are forked from one that has imported everything."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PROJECT), str(PROJECT / "tests")]))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["conftest", "torch.utils.tensorboard", "tensorboard.plugins.hparams.summary_v2"])
-    return context
+def told(logged_run):
+    """What TensorBoard is told of that run."""
+    return EventAccumulator(str(logged_run), size_guidance={"tensors": 0, "histograms": 0}).Reload()

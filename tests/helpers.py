@@ -74,3 +74,13 @@ def parameters_of(name, *shape):
     """Random numbers for a distribution of images [..., 1, H, W]."""
     channels = {"categorical": [len(GREY)], "gaussian": [1, 1], "discretized_logistic": [1, 1]}.get(name, [1])
     return [torch.randn(*shape[:-3], n, *shape[-2:], dtype=torch.float64) for n in channels]
+
+
+SPLITS = ("train", "val", "test")
+
+
+def ready(data):
+    """A data module that has its data."""
+    data.prepare_data()
+    data.setup()
+    return data

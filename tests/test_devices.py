@@ -2,16 +2,16 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import PROJECT
+from processes import PROJECT, Forked, Fresh
 
-from datamodules import Digits
-from datamodules.base import BlockSampler, DataError, shard_batches
+pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
 TEST = """
 import json, sys, torch
@@ -87,68 +87,56 @@ class Seen(Callback):
 """
 
 
-@pytest.fixture
-def python(tmp_path, monkeypatch):
-    """Runs a program that may start others of its kind."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PROJECT), str(tmp_path)]))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+@pytest.fixture(params=["forked", pytest.param("fresh", marks=pytest.mark.slow)])
+def launch(request, tmp_path, tmp_path_factory):
+    """Runs a program on several devices: forked as `torchrun` starts it, or among the slow tests by Lightning."""
 
-    def run(*args):
-        command = [sys.executable, *map(str, args)]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    def launch(script, *args, devices):
+        if request.param == "fresh" or devices == 1:
+            kind = Fresh if request.param == "fresh" else Forked
+            ranks = [kind(tmp_path_factory.mktemp("streams"), script, *args, PYTHONPATH=path)]
+        else:
+            environ = {"WORLD_SIZE": str(devices), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+            environ |= {"TORCHELASTIC_RUN_ID": "a test", "PYTHONPATH": path}
+            ranks = [
+                Forked(tmp_path_factory.mktemp("streams"), script, *args, **environ, RANK=rank, LOCAL_RANK=rank)
+                for rank in map(str, range(devices))
+            ]
+        outcomes = [rank.result(timeout=200) for rank in ranks]
+        assert [outcome.status for outcome in outcomes] == [0] * len(ranks), "".join(o.err for o in outcomes)
+        return "".join(outcome.out for outcome in outcomes)
 
-    return run
-
-
-@pytest.mark.parametrize("num_images", [3, 99, 100, 201, 202, 203, 1_257])
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-def test_pictures_are_shared_out_once(num_images, world_size):
-    shares = [shard_batches(torch.arange(num_images), 50, rank, world_size) for rank in range(world_size)]
-    assert sorted(torch.cat([torch.cat(batches) for batches in shares]).tolist()) == [*range(num_images)]
-    for batches in zip(*shares, strict=True):  # as many steps for each, or one would wait for ever
-        sizes = [len(batch) for batch in batches]
-        assert 0 < max(sizes) - 1 <= min(sizes) <= 51 or sizes[0] == 1
-    blocks = BlockSampler(num_images, 50, 3, seed=0, rank=world_size - 1, world_size=world_size)
-    steps = [batch for block in blocks for batch in block]
-    assert len(blocks) == len([*blocks]) == -(-len(steps) // 3)
-    assert [len(batch) for batch in steps] == [len(batch) for batch in shares[-1]]
-    assert [blocks.num_steps(n) for n in (1, len(blocks))] == [min(3, len(steps)), len(steps)]
-    if world_size == 1:
-        assert [len(batch) for batch in shares[0]] == [len(part) for part in torch.arange(num_images).split(50)]
+    path = os.pathsep.join([str(PROJECT), str(tmp_path)])
+    return launch
 
 
-def test_too_few_pictures_for_so_many_devices():
-    class Several:
-        global_rank, world_size = 0, 400
-
-    data = Digits()
-    data.trainer = Several()
-    data.setup()
-    with pytest.raises(DataError, match="300 images are too few for 400 devices: use fewer"):
-        data.test_dataloader()
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
-def test_a_test_finds_the_same_with_one_two_and_three_processes(python, tmp_path):
+def test_a_test_finds_the_same_with_one_two_and_three_processes(launch, tmp_path):
     (tmp_path / "made_up.py").write_text(TEST)
-    one, two, three = (json.loads(python("made_up.py", devices).splitlines()[-1]) for devices in (1, 2, 3))
+    one, two, three = (
+        json.loads(launch(tmp_path / "made_up.py", devices, devices=devices).splitlines()[-1]) for devices in (1, 2, 3)
+    )
     assert one["test/num_images"] == 2_001
     for several in (two, three):
         assert several == pytest.approx(one, rel=0, abs=1e-6)
 
 
-def test_two_and_three_processes_train_the_same_weights_as_one(python, tmp_path):
+def test_two_and_three_processes_train_the_same_weights_as_one(launch, tmp_path):
     """Without noise, whose seed has the rank in it; the batches of all processes together are the same."""
     (tmp_path / "train_made_up.py").write_text(TRAIN)
     for devices in (1, 2, 3):
-        python("train_made_up.py", devices)
+        launch(tmp_path / "train_made_up.py", devices, devices=devices)
     one, two, three = (torch.load(tmp_path / f"weights_{devices}.pt") for devices in (1, 2, 3))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(three[name], one[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_in_one_process_alone(tmp_path, monkeypatch):
     """All processes end, with one message, at the step of that process."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PROJECT), str(tmp_path)]))
@@ -162,20 +150,11 @@ def test_a_loss_that_is_not_finite_in_one_process_alone(tmp_path, monkeypatch):
     assert "Traceback" not in done.stderr
 
 
-def test_two_processes_train_on_each_picture_once_and_one_writes(python, tmp_path):
+def test_two_processes_train_on_each_picture_once_and_one_writes(launch, tmp_path):
     (tmp_path / "seen.py").write_text(SEEN)
-    options = [
-        "--data",
-        "Digits",
-        "--data.batch_size",
-        "64",
-        "--trainer.max_epochs",
-        "2",
-        "--trainer.accelerator",
-        "cpu",
-    ]
-    options += ["--model.hidden_dims", "16", "--trainer.devices", "2", "--trainer.callbacks+", "seen.Seen"]
-    out = python(PROJECT / "train.py", *options)
+    options = ["--data", "Digits", "--data.batch_size", 64, "--trainer.max_epochs", 2, "--trainer.accelerator", "cpu"]
+    options += ["--model.hidden_dims", 16, "--trainer.devices", 2, "--trainer.callbacks+", "seen.Seen"]
+    out = launch("train.py", *options, devices=2)
     assert out.count("Trained   2 epochs") == 1
     for epoch in range(2):
         seen = [(tmp_path / f"seen_{epoch}_{rank}").read_text().split() for rank in range(2)]
@@ -186,7 +165,8 @@ def test_two_processes_train_on_each_picture_once_and_one_writes(python, tmp_pat
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     found = {}
     for devices in (1, 2):
-        assert python(PROJECT / "test.py", "--devices", devices, "--accelerator", "cpu").count("Written to") == 1
+        out = launch("test.py", "--devices", devices, "--accelerator", "cpu", devices=devices)
+        assert out.count("Written to") == 1
         found[devices] = json.loads((run / "test_metrics.json").read_text())
     for name, value in found[1].items():
         same = pytest.approx(value, rel=0, abs=1e-6) if isinstance(value, float | list | dict) else value

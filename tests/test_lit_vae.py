@@ -262,6 +262,13 @@ def test_only_the_first_fit_starts_the_output_bias(again):
     assert torch.equal(starts[0], trained)
 
 
+def test_seed_everything_seeds_the_noise(monkeypatch):
+    assert LitVAE(image_shape=(1, 8, 8)).hparams.seed == 0
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
+    assert LitVAE(image_shape=(1, 8, 8)).hparams.seed == 7
+    assert LitVAE(image_shape=(1, 8, 8), seed=3).hparams.seed == 3
+
+
 def test_no_optimizer_decays_unasked():
     for name in OPTIMIZERS:
         lit = LitVAE(image_shape=(1, 8, 8), hidden_dims=4, optimizer=name)
@@ -403,6 +410,7 @@ def test_a_wrong_option_is_answered_with_the_right_ones(options, message):
         LitVAE(image_shape=(1, 8, 8), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not which(os.environ.get("CXX", "g++")), reason="there is no C++ compiler")
 def test_a_compiled_bound_is_the_bound():
     batch = Batch(torch.rand(4, 1, 8, 8), None, torch.arange(4), (4,))

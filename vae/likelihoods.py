@@ -20,14 +20,25 @@ from vae.distributions import (
     PixelBernoulli,
     colour_codes,
 )
-from vae.registry import Registry
 
 OutputLayer = Callable[[int], nn.Module]
+
+# Beyond these bounds float32 densities or their gradients overflow. They are far outside of what training reaches, so
+# that no number of a trained model changes.
+MIN_LOG_VAR, MAX_LOG_VAR = -30.0, 20.0  # those of latent diffusion's autoencoders, arXiv 2112.10752
+# PixelCNN++ stops at -7 for pixels in [-1, 1], where a pixel that never changes still costs 0.03 nats. At -15 the
+# probability of its bin is 1 in float32.
+MIN_LOG_SCALE, MAX_LOG_SCALE = -15.0, 10.0
 
 
 def at_least_float32(values: Tensor) -> Tensor:
     """In single precision at least: a density needs more digits than half precision has."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def bounded_log_var(log_var: Tensor) -> Tensor:
+    """A log-variance in single precision at least, whose exponential is neither 0 nor infinite."""
+    return at_least_float32(log_var).clamp(MIN_LOG_VAR, MAX_LOG_VAR)
 
 
 class DiagonalGaussian(nn.Module):
@@ -39,14 +50,15 @@ class DiagonalGaussian(nn.Module):
         self.log_var = nn.Linear(in_features, latent_dim)
 
     def forward(self, features: Tensor) -> Independent:
-        scale = (0.5 * at_least_float32(self.log_var(features))).exp()
+        scale = (0.5 * bounded_log_var(self.log_var(features))).exp()
         return Independent(Normal(at_least_float32(self.mean(features)), scale, validate_args=False), 1)
 
 
 class Likelihood(nn.Module):
     """p(x|z): features -> a distribution with event_shape [C, H, W]."""
 
-    num_parameters: int  # how many numbers make an image's distribution: what one sample costs in memory
+    num_parameters: int  # of one image's distribution: what one sample costs in memory
+    value_range = (0.0, 1.0)  # of pixels for which `log_prob` is meant
 
     def log_prob_kind(self, binary: bool) -> str:
         """What `log_prob` is for pixels that are `binary` or else have 256 levels.
@@ -61,7 +73,7 @@ class Likelihood(nn.Module):
 
 
 class MeanLikelihood(Likelihood):
-    """A likelihood whose first number at each position and channel is the logit of its mean, or nearly so."""
+    """A likelihood whose first parameter at each position and channel is the logit of its mean, or nearly so."""
 
     def __init__(self, output_layer: OutputLayer, image_shape: Sequence[int]):
         super().__init__()
@@ -74,7 +86,11 @@ class MeanLikelihood(Likelihood):
         if bias.numel() != mean.numel():  # one bias a channel, under convolutions
             mean = mean.mean((1, 2))
         with torch.no_grad():
-            bias.copy_(mean.clamp(0.01, 0.99).logit().flatten())
+            bias.copy_(self.logits_of_mean(mean.clamp(0.01, 0.99)).flatten())
+
+    def logits_of_mean(self, mean: Tensor) -> Tensor:
+        """The logits at which p(x|z) has this mean."""
+        return mean.logit()
 
 
 class BernoulliLikelihood(MeanLikelihood):
@@ -96,6 +112,14 @@ class ContinuousBernoulliLikelihood(MeanLikelihood):
     def forward(self, features: Tensor) -> Independent:
         return Independent(ContinuousBernoulli(at_least_float32(self.logits(features))), 3, validate_args=False)
 
+    def logits_of_mean(self, mean: Tensor) -> Tensor:
+        """By bisection: the mean rises with the logit and has no inverse in closed form."""
+        logits = torch.zeros_like(mean)
+        for halvings in range(1, 40):
+            too_low = ContinuousBernoulli(logits).mean < mean
+            logits += torch.where(too_low, 1, -1) * 256 / 2**halvings  # from -256 to 256, where the mean is 0.996
+        return logits
+
     def log_prob_kind(self, binary: bool) -> str:
         return "log-density"
 
@@ -110,6 +134,8 @@ class GaussianLikelihood(MeanLikelihood):
         min_scale: the floor, in units of the pixels' range.
     """
 
+    value_range = (-10.0, 10.0)  # samples leave [0, 1]; 8-bit values are a mistake
+
     def __init__(self, output_layer: OutputLayer, image_shape: Sequence[int], min_scale: float):
         super().__init__(output_layer, image_shape)
         self.log_var = output_layer(image_shape[0])
@@ -117,7 +143,7 @@ class GaussianLikelihood(MeanLikelihood):
         self.num_parameters *= 2
 
     def forward(self, features: Tensor) -> Independent:
-        scale = (at_least_float32(self.log_var(features)).exp() + self.min_scale**2).sqrt()
+        scale = (bounded_log_var(self.log_var(features)).exp() + self.min_scale**2).sqrt()
         return Independent(Normal(at_least_float32(self.logits(features)).sigmoid(), scale, validate_args=False), 3)
 
     def log_prob_kind(self, binary: bool) -> str:
@@ -129,23 +155,25 @@ class GaussianFixedLikelihood(MeanLikelihood):
 
     Args:
         scale: the standard deviation, in units of the pixels' range.
-        learn_scale: whether it is learned from there on; then with the floor `min_scale`.
+        learn_scale: whether training changes it; then with the floor `min_scale`.
     """
+
+    value_range = GaussianLikelihood.value_range
 
     def __init__(
         self, output_layer: OutputLayer, image_shape: Sequence[int], scale: float, learn_scale: bool, min_scale: float
     ):
         super().__init__(output_layer, image_shape)
-        self.min_scale = min_scale if learn_scale else 0.0
-        log_var = 2 * log(scale)
-        if learn_scale:
-            self.log_var = nn.Parameter(torch.tensor(log_var))
-        else:
-            self.register_buffer("log_var", torch.tensor(log_var), persistent=False)
+        self.scale, self.min_scale = scale, min_scale
+        self.log_var = nn.Parameter(torch.tensor(2 * log(scale))) if learn_scale else None
 
     def forward(self, features: Tensor) -> Independent:
-        scale = (self.log_var.exp() + self.min_scale**2).sqrt()
-        return Independent(Normal(at_least_float32(self.logits(features)).sigmoid(), scale, validate_args=False), 3)
+        loc = at_least_float32(self.logits(features)).sigmoid()
+        if self.log_var is None:
+            scale = loc.new_full((), self.scale)  # a buffer would be rounded in a model of half precision
+        else:
+            scale = (bounded_log_var(self.log_var).exp() + self.min_scale**2).sqrt()
+        return Independent(Normal(loc, scale, validate_args=False), 3, validate_args=False)
 
     def log_prob_kind(self, binary: bool) -> str:
         return "log-density"
@@ -160,10 +188,9 @@ class DiscretizedLogisticLikelihood(MeanLikelihood):
         self.num_parameters *= 2
 
     def forward(self, features: Tensor) -> Independent:
-        # From an eighth of the range on: at first the scale must reach pixels that lie far from the mean.
-        p_x = DiscretizedLogistic(
-            at_least_float32(self.logits(features)).sigmoid(), at_least_float32(self.log_scale(features)) - 2
-        )
+        # It starts at an eighth of the range: at first the scale must reach pixels that lie far from the mean.
+        log_scale = (at_least_float32(self.log_scale(features)) - 2).clamp(MIN_LOG_SCALE, MAX_LOG_SCALE)
+        p_x = DiscretizedLogistic(at_least_float32(self.logits(features)).sigmoid(), log_scale)
         return Independent(p_x, 3, validate_args=False)
 
     def log_prob_kind(self, binary: bool) -> str:
@@ -185,17 +212,16 @@ class CategoricalLikelihood(Likelihood):
         super().__init__()
         if not palette or any(len(colour) != image_shape[0] for colour in palette):
             raise ValueError(f"categorical: expected a palette of colours of {image_shape[0]} values, got {palette}")
-        colours = torch.tensor(sorted(palette)) / MAX_PIXEL_VALUE
-        self.register_buffer("palette", colours, persistent=False)
-        self.register_buffer("codes", colour_codes(colours), persistent=False)
+        codes = colour_codes(torch.tensor(sorted(palette)) / MAX_PIXEL_VALUE)
+        self.register_buffer("codes", codes, persistent=False)  # integers: a model in half precision keeps them
         self.vectors = output_layer(self.WIDTH)
-        self.colours = nn.Linear(self.WIDTH, len(colours))
-        self.num_parameters = len(colours) * image_shape[1] * image_shape[2]
+        self.colours = nn.Linear(self.WIDTH, len(codes))
+        self.num_channels = image_shape[0]
+        self.num_parameters = len(codes) * image_shape[1] * image_shape[2]
 
     def forward(self, features: Tensor) -> PaletteCategorical:
-        return PaletteCategorical(
-            at_least_float32(self.colours(self.vectors(features).movedim(-3, -1))), self.palette, self.codes
-        )
+        logits = self.colours(self.vectors(features).movedim(-3, -1))
+        return PaletteCategorical(at_least_float32(logits), self.codes, self.num_channels)
 
     def log_prob_kind(self, binary: bool) -> str:
         return "log-likelihood"
@@ -205,14 +231,11 @@ class CategoricalLikelihood(Likelihood):
         return p_x.mode
 
 
-LIKELIHOODS = Registry(
-    "likelihood",
-    {
-        "bernoulli": BernoulliLikelihood,
-        "continuous_bernoulli": ContinuousBernoulliLikelihood,
-        "gaussian": GaussianLikelihood,
-        "gaussian_fixed": GaussianFixedLikelihood,
-        "discretized_logistic": DiscretizedLogisticLikelihood,
-        "categorical": CategoricalLikelihood,
-    },
-)
+LIKELIHOODS = {
+    "bernoulli": BernoulliLikelihood,
+    "continuous_bernoulli": ContinuousBernoulliLikelihood,
+    "gaussian": GaussianLikelihood,
+    "gaussian_fixed": GaussianFixedLikelihood,
+    "discretized_logistic": DiscretizedLogisticLikelihood,
+    "categorical": CategoricalLikelihood,
+}

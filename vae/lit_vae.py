@@ -1,12 +1,13 @@
 """The training system around the model: hyper-parameters, steps, optimiser, and what is logged. No formula."""
 
+import os
 import platform
 import warnings
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from inspect import signature
 from math import inf
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from pytorch_lightning import LightningModule
@@ -15,29 +16,34 @@ from torch.distributions import Distribution
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
+from vae.choices import choose
 from vae.likelihoods import MeanLikelihood
-from vae.metrics import ActiveUnits, ImportanceEstimateMetrics, KLPerDimension, PerImageMean, ReconstructionMetrics
-from vae.model import NOISE_CHUNK, VAE, chunk_sizes
-from vae.registry import Registry
-from vae.seeds import derive_seed
+from vae.metrics import (
+    MIN_EFFECTIVE_SAMPLES,
+    ActiveUnits,
+    ImportanceEstimateMetrics,
+    KLPerDimension,
+    PerImageMean,
+    ReconstructionMetrics,
+    bits_per_dim,
+)
+from vae.model import VAE, chunk_sizes
+from vae.seeds import derive_seed, derive_seeds
 
 EVALUATION_SEED = 1312_6114
 TRAINING_NOISE = 2  # the stream of `derive_seed`; the data modules have others
+MAX_SAMPLES = 1_000  # of an image in a step: memory grows with them
 NEVER = 2**62  # a step that is not reached
 DECOUPLED_DECAY = ("AdamW", "Adafactor")
 
-OPTIMIZERS = Registry(
-    "optimizer",
-    {
-        name: kind
-        for name, kind in vars(torch.optim).items()
-        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)
-        # abstract; needs a closure; takes no dense gradients; takes no biases
-        if name not in ("Optimizer", "LBFGS", "SparseAdam", "Muon")
-    },
-)
-LR_SCHEDULES = Registry("lr_schedule", {"constant": None, "cosine": torch.optim.lr_scheduler.CosineAnnealingLR})
-OBJECTIVES = Registry("objective", {name: name for name in ("elbo", "iwae", "dreg")})
+Objective = Literal["elbo", "iwae", "dreg"]
+LRSchedule = Literal["constant", "cosine"]
+OptimizerName = Literal[  # those of torch.optim that take no closure, dense gradients, and biases
+    "ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"
+]
+OBJECTIVES = dict.fromkeys(get_args(Objective))
+LR_SCHEDULES = {"constant": None, "cosine": torch.optim.lr_scheduler.CosineAnnealingLR}
+OPTIMIZERS = {name: getattr(torch.optim, name) for name in get_args(OptimizerName)}
 COLLAPSE = (
     "no latent variable is active, the posterior has collapsed: its mean is the same for all validation images. "
     "Train longer; with the objective elbo, try --model.beta_warmup_epochs 10 or a smaller --model.beta."
@@ -45,8 +51,14 @@ COLLAPSE = (
 
 
 NOT_FINITE = (
-    "The loss is not finite in epoch {epoch}, from step {step} on. The checkpoints are those of the epochs before.\n"
-    "Try a smaller --model.learning_rate, --model.gradient_clip_val 1, or another --model.likelihood."
+    "The loss is not finite in epoch {epoch}, from step {step} on. {kept}\n"
+    "Try a smaller --model.learning_rate, --model.gradient_clip_val 1, or another --model.likelihood, in a new run."
+)
+
+UNDERESTIMATE = (
+    "log_marginal is underestimated, by more than log_marginal_mc_error: for 5 % of the images, {k} samples count as "
+    "{size:.1f} or fewer (effective_sample_size_5_percent; at least {least} are needed). "
+    "Take more samples, or read it as a lower bound."
 )
 
 
@@ -56,6 +68,10 @@ class NotFinite(Exception):
 
 class PosteriorCollapse(UserWarning):
     """The posterior is the same for all images."""
+
+
+class Underestimate(UserWarning):
+    """The estimate of log p(x) is too low by more than its claimed error."""
 
 
 class LitVAE(LightningModule):
@@ -68,7 +84,7 @@ class LitVAE(LightningModule):
         analytic_kl: whether elbo takes the KL in closed form (Appendix B) or by sampling (estimator A, equation 6).
         beta: weight of the KL in what elbo trains; never in what is reported.
         beta_warmup_epochs: epochs over which that weight rises from 0, in a line.
-        optimizer: any optimiser of torch.optim, by name.
+        optimizer: an optimiser of torch.optim.
         learning_rate: its step size.
         weight_decay: its weight decay.
         weight_prior: the paper's Gaussian prior N(0, I) on all weights: a further weight decay of 1 / N for N training
@@ -76,7 +92,8 @@ class LitVAE(LightningModule):
         lr_schedule: constant, or cosine (down to zero at the last step).
         init_output_bias: whether the decoder starts at the mean of the training images.
         gradient_clip_val: the largest norm of all gradients together; a step with a larger one is scaled down to it.
-        seed: of the noise in training, which is a function of (seed, epoch, block, rank).
+        seed: of the noise in training, which is a function of (seed, epoch, block, rank); by default that of
+            `seed_everything`, else 0.
         compile: whether torch.compile makes one program of the training's bound; it takes half a minute, and on a CPU
             needs a C++ compiler.
         vae: the arguments of `VAE`.
@@ -87,42 +104,47 @@ class LitVAE(LightningModule):
 
     def __init__(
         self,
-        objective: str = "elbo",
+        objective: Objective = "elbo",
         num_samples: int = 1,
         analytic_kl: bool = True,
         beta: float = 1.0,
         beta_warmup_epochs: float = 0.0,
-        optimizer: str = "Adam",
+        optimizer: OptimizerName = "Adam",
         learning_rate: float = 1e-3,
         weight_decay: float = 0.0,
         weight_prior: bool = False,
-        lr_schedule: str = "constant",
+        lr_schedule: LRSchedule = "constant",
         init_output_bias: bool = False,
         gradient_clip_val: float | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         compile: bool = False,
         **vae: Any,
     ):
         super().__init__()
         if num_samples < 1:
             raise ValueError(f"num_samples: expected a whole number of at least 1, got {num_samples}")
+        if num_samples > MAX_SAMPLES:
+            raise ValueError(f"num_samples: expected at most {MAX_SAMPLES:,}, got {num_samples}")
         for name, value in (("learning_rate", learning_rate), ("gradient_clip_val", gradient_clip_val)):
             if value is not None and not value > 0:
                 raise ValueError(f"{name}: expected a number above 0, got {value}")
         for name, value in (("weight_decay", weight_decay), ("beta", beta), ("beta_warmup_epochs", beta_warmup_epochs)):
             if not value >= 0:
                 raise ValueError(f"{name}: expected 0 or more, got {value}")
-        if OBJECTIVES[objective] != "elbo" and (beta != 1 or beta_warmup_epochs or not analytic_kl):
+        choose("objective", objective, OBJECTIVES)
+        if objective != "elbo" and (beta != 1 or beta_warmup_epochs or not analytic_kl):
             raise ValueError(
                 f"beta, beta_warmup_epochs and analytic_kl belong to the objective elbo, not to {objective}"
             )
-        self.optimizer, self.lr_schedule = OPTIMIZERS[optimizer], LR_SCHEDULES[lr_schedule]
+        self.optimizer = choose("optimizer", optimizer, OPTIMIZERS)
+        self.lr_schedule = choose("lr_schedule", lr_schedule, LR_SCHEDULES)
         if (weight_decay or weight_prior) and "weight_decay" not in signature(self.optimizer).parameters:
             raise ValueError(f"weight_decay: {optimizer} has none; choose another optimizer, such as Adam")
         if weight_prior and optimizer in DECOUPLED_DECAY:
             raise ValueError(
                 f"weight_prior: the decay of {optimizer} is not part of the gradient; choose another, such as Adam"
             )
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         self.save_hyperparameters()
         self.vae = VAE(**vae)
         bounds = (self.vae.elbo, self.vae.importance_bound)
@@ -131,16 +153,14 @@ class LitVAE(LightningModule):
             bounds = (torch.compile(bound, mode=mode) for bound in bounds)
         self.elbo, self.importance_bound = bounds
         self.automatic_optimization = False  # a Trainer batch is a block of optimiser steps
+        self.epoch_steps = 0  # optimiser steps of the current epoch so far
         self.starts_at_mean = init_output_bias  # until the first fit, or a checkpoint, sets the bias
         if init_output_bias and not isinstance(self.vae.likelihood, MeanLikelihood):
             raise ValueError("init_output_bias: this likelihood has no mean that the bias could start at")
         self.train_bound, self.val_bound = PerImageMean(), PerImageMean()
-        self.test_bound = ImportanceEstimateMetrics(self.vae.image_shape)
-        self.active_units, self.kl_per_dimension, self.quality = (
-            ActiveUnits(),
-            KLPerDimension(),
-            ReconstructionMetrics(),
-        )
+        self.test_bound = ImportanceEstimateMetrics()
+        self.active_units, self.kl_per_dimension = ActiveUnits(), KLPerDimension()
+        self.quality = ReconstructionMetrics()
         self.importance_samples: tuple[int, ...] = (100,)  # of each image, in the test
 
     def setup(self, stage: str) -> None:
@@ -162,6 +182,11 @@ class LitVAE(LightningModule):
         return self.trainer.train_dataloader.batch_sampler.num_steps(self.trainer.num_training_batches)
 
     @property
+    def is_whole_epoch(self) -> bool:
+        """Whether the current epoch has had all its steps."""
+        return self.epoch_steps == self.steps_per_epoch
+
+    @property
     def num_training_steps(self) -> int:
         """The optimiser steps of the whole training."""
         steps = self.steps_per_epoch * self.trainer.max_epochs if self.trainer.max_epochs >= 0 else inf
@@ -175,6 +200,9 @@ class LitVAE(LightningModule):
         epochs = self.global_step / self.steps_per_epoch
         return self.hparams.beta * min(1.0, epochs / self.hparams.beta_warmup_epochs)
 
+    def on_train_epoch_start(self) -> None:
+        self.epoch_steps = 0
+
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """The optimiser steps of a block: images [B, C, H, W], to be cut by `batch.sizes`."""
         optimizer, lr_schedule = self.optimizers(), self.lr_schedulers()
@@ -187,6 +215,7 @@ class LitVAE(LightningModule):
             optimizer.zero_grad()
             self.manual_backward(-objective.mean())
             optimizer.step()
+            self.epoch_steps += 1
             if lr_schedule is not None:
                 lr_schedule.step()
 
@@ -195,7 +224,7 @@ class LitVAE(LightningModule):
         seed = derive_seed(TRAINING_NOISE, self.hparams.seed, self.current_epoch, block, self.global_rank)
         generator = torch.Generator(self.device).manual_seed(seed)
         shape = (self.hparams.num_samples, num_images, self.vae.latent_dim)
-        return torch.randn(shape, generator=generator, device=self.device)
+        return torch.randn(shape, generator=generator, device=self.device, dtype=torch.float32)
 
     def objective(self, x: Tensor, eps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """What training raises, [B], and what is logged of it, [B] each: nats per image."""
@@ -217,10 +246,12 @@ class LitVAE(LightningModule):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         q_z = self.vae.encode(batch.images)
         noise = self.evaluation_noise(batch.index, self.importance_samples[-1])
-        evidence = self.vae.importance_estimate(batch.images, self.importance_samples, eps=noise, q_z=q_z)
-        bounds = {f"bound_{k}": bound for k, bound in zip(self.importance_samples, evidence.bounds, strict=True)}
-        values = {"log_marginal": evidence.log_marginal, "mc_error": evidence.mc_error}
-        self.test_bound.update(self.evaluate_bound(batch, q_z) | bounds | values)
+        estimate = self.vae.importance_estimate(batch.images, self.importance_samples, eps=noise, q_z=q_z)._asdict()
+        bounds = {f"bound_{k}": bound for k, bound in zip(self.importance_samples, estimate.pop("bounds"), strict=True)}
+        binary = getattr(self.trainer.datamodule, "binary", False)
+        if self.vae.likelihood.log_prob_kind(binary) == "log-likelihood":
+            estimate["bits_per_dim"] = bits_per_dim(estimate["log_marginal"], self.vae.image_shape)
+        self.test_bound.update(self.evaluate_bound(batch, q_z) | bounds | estimate)
         self.evaluate_posterior(q_z)
         self.quality.update(self.vae.generate(q_z.mean), batch.images)
 
@@ -234,20 +265,18 @@ class LitVAE(LightningModule):
         self.kl_per_dimension.update(self.vae.kl_per_dimension(q_z))
 
     def evaluation_noise(self, index: Tensor, num_samples: int) -> Iterator[Tensor]:
-        """Noise that depends on an image's place in its split and on the sample alone: chunks [k, B, Z].
+        """Noise that is a function of an image's place in its split and of the sample alone: chunks [k, B, Z].
 
-        It is drawn on the CPU, image by image and always in whole chunks, so that no figure depends on the batch
-        size, the device, the precision, or how many samples are asked for after it.
+        It is drawn on the CPU, from one generator an image and always in whole chunks, so that no number depends on
+        the batch size, the device, the precision, or how many samples are asked for after it.
         """
-        generator, whole = torch.Generator(), (NOISE_CHUNK, self.vae.latent_dim)
-        for piece, k in enumerate(chunk_sizes(num_samples)):
-            noise = [
-                torch.randn(
-                    whole, generator=generator.manual_seed(hash((EVALUATION_SEED, piece, i))), dtype=torch.float32
-                )
-                for i in index.tolist()
-            ]
-            yield torch.stack(noise, dim=1)[:k].to(self.device)
+        seeds = derive_seeds(EVALUATION_SEED, index.cpu().numpy())
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        for size, k in chunk_sizes(num_samples):
+            noise = torch.empty(len(index), size, self.vae.latent_dim, dtype=torch.float32)
+            for row, generator in zip(noise, generators, strict=True):
+                row.normal_(generator=generator)
+            yield noise[:, :k].transpose(0, 1).to(self.device)
 
     def on_validation_start(self) -> None:
         if self.trainer.state.fn == "fit":
@@ -280,7 +309,8 @@ class LitVAE(LightningModule):
         step = torch.tensor(NEVER if step is None else step, device=self.device)  # one type on all processes
         first = self.all_gather(step).min().item()
         if first < NEVER:
-            raise NotFinite(NOT_FINITE.format(epoch=self.current_epoch + 1, step=first + 1))
+            kept = "The checkpoints hold the epochs before." if self.current_epoch else "No checkpoint was written."
+            raise NotFinite(NOT_FINITE.format(epoch=self.current_epoch + 1, step=first + 1, kept=kept))
 
     def on_validation_epoch_end(self) -> None:
         self.log_all("val", self.val_bound)
@@ -292,6 +322,10 @@ class LitVAE(LightningModule):
             warnings.warn(COLLAPSE, PosteriorCollapse, stacklevel=1)
 
     def on_test_epoch_end(self) -> None:
+        size = self.test_bound.compute()["effective_sample_size_5_percent"]
+        if size < MIN_EFFECTIVE_SAMPLES:
+            message = UNDERESTIMATE.format(k=self.importance_samples[-1], size=size, least=MIN_EFFECTIVE_SAMPLES)
+            warnings.warn(message, Underestimate, stacklevel=1)
         for metric in (self.test_bound, self.active_units, self.kl_per_dimension, self.quality):
             self.log_all("test", metric)
 

@@ -3,21 +3,23 @@
 Nothing here knows how a model is trained. All that is returned stays per image, [B], in nats.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from inspect import signature
 from itertools import pairwise
 from math import log
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
 
-from vae.likelihoods import LIKELIHOODS, DiagonalGaussian
-from vae.networks import NETWORKS
+from vae.choices import choose
+from vae.likelihoods import LIKELIHOODS, DiagonalGaussian, at_least_float32
+from vae.networks import ACTIVATIONS, NETWORKS
 
-NOISE_CHUNK = 32  # importance samples whose noise is rasterize together, whatever their number
-DECODER_CHUNK = 2**19  # numbers that the decoder gives out together: they stay in a processor's cache
+MIN_NOISE_CHUNK, MAX_NOISE_CHUNK = 32, 512  # samples of each image whose noise is drawn together
+DECODER_CHUNK = 2**19  # parameters of p(x|z) that are computed together: they stay in a CPU's cache
+GPU_DECODER_CHUNK = 2**26  # enough work for a GPU, and 256 MB each time that a density needs as many numbers again
 
 
 class ELBO(NamedTuple):
@@ -38,11 +40,14 @@ class ImportanceEstimate(NamedTuple):
     bounds: [M, B], the importance-weighted bound for each number of samples that was asked for.
     log_marginal: [B], the last of them.
     mc_error: [B], its standard error from sampling.
+    effective_sample_size: [B], (sum w)^2 / sum w^2, from 1 to K. If few samples carry all of the weight, log_marginal
+        is too low and mc_error does not show it.
     """
 
     bounds: Tensor
     log_marginal: Tensor
     mc_error: Tensor
+    effective_sample_size: Tensor
 
 
 class VAE(nn.Module):
@@ -53,21 +58,20 @@ class VAE(nn.Module):
         latent_dim: number of latent variables, Z.
         hidden_dims: width of each hidden layer of the encoder, one number or several.
         decoder_hidden_dims: the same of the decoder; by default the encoder's in reverse.
-        activation: relu or tanh, after each hidden layer.
-        likelihood: p(x|z): bernoulli, continuous_bernoulli, gaussian, gaussian_fixed, discretized_logistic or
-            categorical.
+        activation: after each hidden layer.
+        likelihood: p(x|z).
         network: mlp, the paper's fully connected layers, or conv, convolutions before and after them.
         channels: of the convolutions of a conv network, first to last.
         min_scale: the least standard deviation of a pixel that gaussian, or a learned scale of gaussian_fixed, may
             predict; 0.01 is two and a half of 255 grey levels.
         scale: the standard deviation of a pixel in gaussian_fixed.
         learn_scale: whether gaussian_fixed learns that scale.
-        palette: the colours that categorical chooses among, 8-bit values; the data module tells them.
+        palette: the colours that categorical chooses among, 8-bit values; the data module gives them.
         init_std: draw all weights and biases from N(0, init_std^2), as the paper does with a small one, in place of
             torch's own initialisation.
 
     Raises:
-        ValueError: a size below 1, or a name that is not there (the message lists those that are).
+        ValueError: a size below 1, or an unknown name (the message lists the known ones).
     """
 
     def __init__(
@@ -76,9 +80,9 @@ class VAE(nn.Module):
         latent_dim: int = 2,
         hidden_dims: int | tuple[int, ...] = (500,),
         decoder_hidden_dims: int | tuple[int, ...] | None = None,
-        activation: str = "relu",
-        likelihood: str = "bernoulli",
-        network: str = "mlp",
+        activation: Literal[*ACTIVATIONS] = "relu",
+        likelihood: Literal[*LIKELIHOODS] = "bernoulli",
+        network: Literal[*NETWORKS] = "mlp",
         channels: int | tuple[int, ...] = (32, 64),
         min_scale: float = 0.01,
         scale: float = 0.1,
@@ -107,11 +111,13 @@ class VAE(nn.Module):
             "learn_scale": learn_scale,
             "palette": palette,
         }
-        encoder, decoder = NETWORKS[network]
+        choose("activation", activation, ACTIVATIONS)
+        encoder, decoder = choose("network", network, NETWORKS)
         self.encoder = build(encoder, hidden_dims=hidden_dims, **options)
         self.posterior = DiagonalGaussian(self.encoder.out_features, latent_dim)
         self.decoder = build(decoder, hidden_dims=widths("decoder_hidden_dims", decoder_hidden_dims), **options)
-        self.likelihood = build(LIKELIHOODS[likelihood], output_layer=self.decoder.output_layer, **options)
+        head = choose("likelihood", likelihood, LIKELIHOODS)
+        self.likelihood = build(head, output_layer=self.decoder.output_layer, **options)
         self.register_buffer("prior_loc", torch.zeros(latent_dim), persistent=False)
         if init_std is not None:
             for parameter in self.parameters():
@@ -121,14 +127,26 @@ class VAE(nn.Module):
     @property
     def prior(self) -> Independent:
         """p(z) = N(0, I): event_shape [Z]."""
-        return Independent(Normal(self.prior_loc, torch.ones_like(self.prior_loc), validate_args=False), 1)
+        loc = at_least_float32(self.prior_loc)
+        return Independent(Normal(loc, torch.ones_like(loc), validate_args=False), 1)
 
     def encode(self, x: Tensor) -> Independent:
-        """q(z|x): images [B, C, H, W] -> batch_shape [B], event_shape [Z]."""
+        """q(z|x): images [B, C, H, W] -> batch_shape [B], event_shape [Z].
+
+        Raises:
+            ValueError: `x` has another shape, or is not of type float32 or float64.
+        """
+        self._check_images(x)
         return self.posterior(self.encoder(x.to(self.prior_loc.dtype)))
 
     def decode(self, z: Tensor) -> Distribution:
-        """p(x|z): latents [..., Z] -> batch_shape [...], event_shape [C, H, W]."""
+        """p(x|z): latents [..., Z] -> batch_shape [...], event_shape [C, H, W].
+
+        Raises:
+            ValueError: `z` has another last dimension.
+        """
+        if z.shape[-1:] != (self.latent_dim,):
+            raise ValueError(f"latents: expected [..., {self.latent_dim}], got {list(z.shape)}")
         features = self.decoder(z.reshape(-1, self.latent_dim).to(self.prior_loc.dtype))
         return self.likelihood(features.reshape(z.shape[:-1] + features.shape[1:]))
 
@@ -147,10 +165,15 @@ class VAE(nn.Module):
             num_samples: L, the samples of z for each image.
             eps: the noise of g(eps, x), [L, B, Z], in place of a fresh draw.
             analytic_kl: whether the KL is taken in closed form rather than from the same samples.
-            q_z: the posterior q(z|x), where it is at hand.
+            q_z: the posterior q(z|x), if it is known.
+
+        Raises:
+            ValueError: as `encode` and `reparameterize`; or values outside of the likelihood's `value_range`. These are
+                not looked for if `eps` is given, as in training: a GPU would have to wait for the answer.
         """
+        self._check_images(x, values=eps is None)
         q_z = q_z or self.encode(x)
-        z = reparameterize(q_z, self._noise(num_samples, x) if eps is None else eps)
+        z = reparameterize(q_z, self._noise(num_samples, q_z) if eps is None else eps)
         reconstruction = self.decode(z).log_prob(x).mean(0)
         kl = kl_divergence(q_z, self.prior) if analytic_kl else (q_z.log_prob(z) - self.prior.log_prob(z)).mean(0)
         return ELBO(reconstruction - kl, reconstruction, kl)
@@ -158,17 +181,18 @@ class VAE(nn.Module):
     def log_weights(self, x: Tensor, q_z: Distribution, z: Tensor) -> Tensor:
         """log w = log p(x|z) + log p(z) - log q(z|x): [K, B] for latents [K, B, Z].
 
-        Its mean over K is the bound, its logsumexp less log K the importance-weighted one. The images are decoded a
-        few samples at a time, however many there are.
+        Its mean over K is the bound, its logsumexp - log K the importance-weighted one. However large K is, a few
+        samples are decoded at a time.
         """
-        at_once = max(1, DECODER_CHUNK // (len(x) * self.likelihood.num_parameters))
+        chunk = DECODER_CHUNK if x.device.type == "cpu" else GPU_DECODER_CHUNK
+        at_once = max(1, chunk // (len(x) * self.likelihood.num_parameters))
         log_p_x = torch.cat([self.decode(some).log_prob(x) for some in z.split(at_once)])
         return log_p_x + self.prior.log_prob(z) - q_z.log_prob(z)
 
     def importance_bound(
         self, x: Tensor, num_samples: int = 1, eps: Tensor | None = None, doubly_reparameterized: bool = False
     ) -> Tensor:
-        """The importance-weighted bound with K samples, [B], to be trained (arXiv 1509.00519, equation 8).
+        """The importance-weighted bound with K samples, [B], as an objective (arXiv 1509.00519, equation 8).
 
         Args:
             x: images [B, C, H, W], values in [0, 1].
@@ -176,9 +200,13 @@ class VAE(nn.Module):
             eps: the noise, [K, B, Z], in place of a fresh draw.
             doubly_reparameterized: the same value with the encoder's gradient of arXiv 1810.04152, equation 8: the
                 square of each sample's weight times its path derivative. Same mean, less variance.
+
+        Raises:
+            ValueError: as `elbo`.
         """
+        self._check_images(x, values=eps is None)
         q_z = self.encode(x)
-        z = reparameterize(q_z, self._noise(num_samples, x) if eps is None else eps)
+        z = reparameterize(q_z, self._noise(num_samples, q_z) if eps is None else eps)
         if not doubly_reparameterized:
             return self.log_weights(x, q_z, z).logsumexp(0) - log(len(z))
         constant_q_z = Independent(Normal(q_z.mean.detach(), q_z.stddev.detach(), validate_args=False), 1)
@@ -189,6 +217,7 @@ class VAE(nn.Module):
         surrogate = (weight * log_w).sum(0)
         return (log_w.logsumexp(0) - log(len(z))).detach() + surrogate - surrogate.detach()
 
+    @torch.no_grad()
     def importance_estimate(
         self,
         x: Tensor,
@@ -198,78 +227,113 @@ class VAE(nn.Module):
     ) -> ImportanceEstimate:
         """log p(x) by importance sampling from q(z|x): log of the mean of w over K samples (arXiv 1509.00519, eq. 8).
 
-        A lower bound of log p(x) in expectation, which rises with K. The samples are taken a few at a time, so that
-        memory does not grow with K. The error is that of the delta method, sd(w) / (sqrt(K) mean(w)).
+        A lower bound of log p(x) in expectation, which rises with K. Without gradients. Of each sample only log w is
+        kept. The error is that of the delta method, sd(w) / (sqrt(K) mean(w)).
 
         Args:
             x: images [B, C, H, W], values in [0, 1].
             num_samples: K, the samples for each image; or several K, rising, whose bounds come from one pass.
             eps: the noise in place of a fresh draw, [K, B, Z] or chunks [k, B, Z] of it.
-            q_z: the posterior q(z|x), where it is at hand.
+            q_z: the posterior q(z|x), if it is known.
 
         Raises:
-            ValueError: the numbers of samples are below 1 or do not rise, or the last is not that of the noise.
+            ValueError: as `encode` and `reparameterize`; values outside of the likelihood's `value_range`; the numbers
+                of samples are below 1 or do not rise, or the last is not that of the noise.
         """
         counts = [num_samples] if isinstance(num_samples, int) else list(num_samples)
         if counts[0] < 1 or any(low >= high for low, high in pairwise(counts)):
             raise ValueError(f"num_samples: expected a number of at least 1, or rising ones, got {num_samples}")
+        self._check_images(x, values=True)
+        q_z = q_z or self.encode(x)
         if eps is None:
-            eps = (self._noise(k, x) for k in chunk_sizes(counts[-1]))
+            eps = (self._noise(k, q_z) for _, k in chunk_sizes(counts[-1]))
         elif isinstance(eps, Tensor):
             eps = [eps]
-        q_z = q_z or self.encode(x)
-        done, bounds = 0, []
-        log_sum = log_sum_of_squares = torch.full_like(x[:, 0, 0, 0], -torch.inf)
-        for piece in eps:
-            log_w = self.log_weights(x, q_z, reparameterize(q_z, piece))
-            for k in counts[:-1]:
-                if done < k <= done + len(log_w):
-                    bounds.append(log_sum.logaddexp(log_w[: k - done].logsumexp(0)) - log(k))
-            done += len(log_w)
-            log_sum = log_sum.logaddexp(log_w.logsumexp(0))
-            log_sum_of_squares = log_sum_of_squares.logaddexp((2 * log_w).logsumexp(0))
-        if len(counts) > 1 and counts[-1] != done:
-            raise ValueError(f"num_samples: expected {done}, the noise's, as the last one, got {num_samples}")
-        unbiased = done / (done - 1) if done > 1 else torch.nan  # one sample tells nothing of its error
-        relative_variance = ((log_sum_of_squares - 2 * log_sum).exp() - 1 / done) * unbiased
-        log_marginal = log_sum - log(done)
-        return ImportanceEstimate(
-            torch.stack([*bounds, log_marginal]), log_marginal, relative_variance.clamp(min=0).sqrt()
-        )
+        log_w = torch.cat([self.log_weights(x, q_z, reparameterize(q_z, chunk)) for chunk in eps])  # [K, B]
+        k = len(log_w)
+        if len(counts) > 1 and counts[-1] != k:
+            raise ValueError(f"num_samples: expected {k}, the noise's, as the last one, got {num_samples}")
+        dtype = log_w.dtype
+        if log_w.device.type != "mps":  # it has no float64
+            log_w = log_w.double()
+        bounds = torch.stack([log_w[:count].logsumexp(0) - log(count) for count in (*counts[:-1], k)])
+        effective_sample_size = 1 / log_w.softmax(0).square().sum(0)
+        relative_variance = (1 / effective_sample_size - 1 / k) * (k / (k - 1) if k > 1 else torch.nan)
+        mc_error = relative_variance.clamp(min=0).sqrt()  # of one sample unknown
+        return ImportanceEstimate(*(value.to(dtype) for value in (bounds, bounds[-1], mc_error, effective_sample_size)))
 
     def log_marginal(self, x: Tensor, num_samples: int = 100, eps: Tensor | Iterable[Tensor] | None = None) -> Tensor:
         """The estimate of log p(x) alone, [B], in nats: see `importance_estimate`."""
         return self.importance_estimate(x, num_samples, eps).log_marginal
 
     def sample(self, n: int) -> Tensor:
-        """ImageDataset for n draws from p(z): [n, C, H, W], values in [0, 1]."""
+        """Images for n draws from p(z): [n, C, H, W], values in [0, 1]; without gradients."""
         return self.generate(self.prior.sample((n,)))
 
+    @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
-        """The image at the posterior's mean: [B, C, H, W] -> [B, C, H, W], values in [0, 1]."""
+        """The image at the posterior's mean: [B, C, H, W] -> [B, C, H, W], values in [0, 1]; without gradients.
+
+        Raises:
+            ValueError: as `encode`, or values outside of the likelihood's `value_range`.
+        """
+        self._check_images(x, values=True)
         return self.generate(self.encode(x).mean)
 
     def kl_per_dimension(self, q_z: Independent) -> Tensor:
         """The terms of Appendix B's sum over latent variables: [B, Z], nats."""
         return kl_divergence(q_z.base_dist, self.prior.base_dist)
 
+    @torch.no_grad()
     def generate(self, z: Tensor) -> Tensor:
-        """The image of p(x|z): its mean, or the mode of a categorical one; [..., Z] -> [..., C, H, W]."""
+        """The image of p(x|z), its mean, or the mode of a categorical one: [..., Z] -> [..., C, H, W].
+
+        Without gradients; raises as `decode`.
+        """
         return self.likelihood.image(self.decode(z)).contiguous()
 
-    def _noise(self, num_samples: int, x: Tensor) -> Tensor:
-        return torch.randn(num_samples, len(x), self.latent_dim, device=x.device)
+    def _noise(self, num_samples: int, q_z: Independent) -> Tensor:
+        return torch.randn(num_samples, *q_z.mean.shape, dtype=q_z.mean.dtype, device=q_z.mean.device)
+
+    def _check_images(self, x: Tensor, values: bool = False) -> None:
+        """Check shape and type, which costs nothing; and the values, for which a GPU must be waited for.
+
+        Raises:
+            ValueError: one of them is not as expected.
+        """
+        if x.ndim != 4 or x.shape[1:] != self.image_shape:
+            shape = ", ".join(map(str, self.image_shape))
+            raise ValueError(f"images: expected [B, C, H, W], here [B, {shape}], got {list(x.shape)}")
+        if x.dtype not in (torch.float32, torch.float64):  # half precision does not hold 256 levels
+            raise ValueError(f"images: expected float32 or float64, got {x.dtype}; divide uint8 by 255")
+        if values and len(x):
+            (low, high), (lowest, highest) = x.aminmax(), self.likelihood.value_range
+            if not (lowest <= low and high <= highest):  # also of NaN
+                raise ValueError(f"images: expected values in [0, 1], got {low:.4g} to {high:.4g}")
 
 
 def reparameterize(q_z: Distribution, eps: Tensor) -> Tensor:
-    """z = g(eps, x) = mu + sigma * eps (Section 2.4): noise [K, B, Z] -> latents [K, B, Z]."""
+    """z = g(eps, x) = mu + sigma * eps (Section 2.4): noise [K, B, Z] -> latents [K, B, Z].
+
+    Raises:
+        ValueError: the noise has another shape.
+    """
+    if eps.ndim != 3 or eps.shape[1:] != q_z.mean.shape:
+        expected = ", ".join(map(str, q_z.mean.shape))
+        raise ValueError(f"eps: expected noise [K, B, Z], here [K, {expected}], got {list(eps.shape)}")
     return q_z.mean + q_z.stddev * eps
 
 
-def chunk_sizes(num_samples: int) -> list[int]:
-    """The sizes of the chunks in which that many samples are taken."""
-    whole, rest = divmod(num_samples, NOISE_CHUNK)
-    return [NOISE_CHUNK] * whole + [rest] * (rest > 0)
+def chunk_sizes(num_samples: int) -> Iterator[tuple[int, int]]:
+    """How that many samples are cut into chunks: the size of each, and how many of its samples are used.
+
+    The sizes are 32, 32, 64, 128, 256, 512, 512, ...: few chunks of many samples, little waste if there is one.
+    """
+    done, size = 0, MIN_NOISE_CHUNK
+    while done < num_samples:
+        yield size, min(size, num_samples - done)
+        done += size
+        size = min(done, MAX_NOISE_CHUNK)
 
 
 def widths(name: str, value: int | Sequence[int]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Trunks: plain functions from tensor to tensor, which know nothing of distributions or losses.
+"""Encoders and decoders: functions from tensor to tensor, without distributions or losses.
 
 An encoder maps images [B, C, H, W] to features [B, F]. A decoder maps latents [B, Z] to features; its
 `output_layer(n)` makes the layer that maps these features to n numbers at each position, [..., n, H, W].
@@ -11,9 +11,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-from vae.registry import Registry
-
-ACTIVATIONS = Registry("activation", {"relu": partial(nn.ReLU, inplace=True), "tanh": nn.Tanh})
+ACTIVATIONS = {"relu": partial(nn.ReLU, inplace=True), "tanh": nn.Tanh}
 
 
 class MLP(nn.Sequential):
@@ -123,4 +121,4 @@ class ChannelsFirst(nn.Module):
         return maps.movedim(-1, -3)
 
 
-NETWORKS = Registry("network", {"mlp": (MLPEncoder, MLPDecoder), "conv": (ConvEncoder, ConvDecoder)})
+NETWORKS = {"mlp": (MLPEncoder, MLPDecoder), "conv": (ConvEncoder, ConvDecoder)}

@@ -1,8 +1,10 @@
 """Checkpoints: which epochs they are of, and that a failure leaves those that were there."""
 
 import re
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from helpers import DIGITS, fit
 from pytorch_lightning import Callback
@@ -32,12 +34,13 @@ def test_best_is_the_highest_bound_and_last_the_last_epoch():
         for name in ("best", "last")
     }
     assert epochs == {"best": 2, "last": 4}
-    assert runs.find_checkpoint() == runs.Path("lightning_logs/wreck/checkpoints/best.ckpt")
+    assert runs.find_checkpoint() == Path("lightning_logs/wreck/checkpoints/best.ckpt")
 
 
 def test_without_validation_there_is_the_last_epoch(tiny_mnist):
     fit(MNIST(val_size=0), logger=RunLogger(), callbacks=[BestCheckpoint()])
-    assert runs.find_checkpoint() == runs.Path("lightning_logs/version_0/checkpoints/last.ckpt")
+    with pytest.warns(runs.OtherCheckpoint, match=r"lightning_logs/version_0 has no best\.ckpt; last\.ckpt is used\."):
+        assert runs.find_checkpoint() == Path("lightning_logs/version_0/checkpoints/last.ckpt")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkpoint(script, tmp_path):
@@ -48,7 +51,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkp
     outcome = script("train.py", *options, "--run_name", "wild", "--trainer.max_epochs", 2)
     assert outcome.status == 1
     assert re.search(r"error: The loss is not finite in epoch 1, from step \d+ on\.", outcome.err)
-    assert "Try a smaller --model.learning_rate" in outcome.err
+    assert "No checkpoint was written.\nTry a smaller --model.learning_rate" in outcome.err
     assert not [*(tmp_path / "lightning_logs" / "wild").glob("checkpoints/*")]
     assert {path.name: path.read_bytes() for path in checkpoints.iterdir()} == before
 
@@ -62,7 +65,5 @@ def test_a_full_disk_leaves_the_checkpoint_that_was_there(script, run_folder, mo
     monkeypatch.setattr("os.fsync", full)
     outcome = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 4)
     assert outcome.status == 1
-    assert outcome.err.startswith(
-        "error: [Errno 28] No space left on device\nGo on with it: python3 train.py --ckpt_path"
-    )
+    assert outcome.err.startswith("error: [Errno 28] No space left on device\nResume it: python3 train.py --ckpt_path")
     assert {path.name: path.read_bytes() for path in (run_folder / "checkpoints").iterdir()} == before

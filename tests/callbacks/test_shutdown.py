@@ -3,46 +3,39 @@
 import re
 import signal
 import subprocess
-import sys
-import time
 
 import pytest
 import torch
-from conftest import PROJECT
 from helpers import DIGITS
+from processes import wait_for
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_after_the_step_and_tells_how_to_go_on(tmp_path, signum, status):
-    command = [sys.executable, str(PROJECT / "train.py"), *DIGITS, "--trainer.max_epochs", "100000"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
-        last = tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
-        wait_for(last.exists)
-        run.send_signal(signum)
-        told = run.communicate(timeout=60)[1]
-    assert run.returncode == status
+def test_a_signal_stops_after_the_step_and_tells_how_to_go_on(start, tmp_path, signum, status):
+    run = start("train.py", *DIGITS, "--trainer.max_epochs", 100_000)
+    last = tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
+    wait_for(last.exists)
+    run.send_signal(signum)
+    stopped = run.result(timeout=60)
+    assert stopped.status == status
     name = signal.Signals(signum).name
     path = "lightning_logs/version_0/checkpoints/last.ckpt"
-    pattern = rf"{name} stopped the run in epoch \d+, step \d+\.\nGo on with it: python3 train\.py --ckpt_path {path}\n"
-    assert re.fullmatch(pattern, told)
+    pattern = rf"{name} stopped the run in epoch \d+, step \d+\.\nResume it: python3 train\.py --ckpt_path {path}\n"
+    assert re.fullmatch(pattern, stopped.err)
     assert torch.load(last, weights_only=True)["global_step"] % 12 == 0  # a whole epoch's
 
 
-def test_a_signal_before_the_first_checkpoint(tmp_path):
-    options = ["--data", "Digits", "--data.batch_size", "1", "--model.hidden_dims", "3000"]
-    command, pipe = [sys.executable, str(PROJECT / "train.py"), *options], subprocess.PIPE
-    with subprocess.Popen(command, cwd=tmp_path, stdout=pipe, stderr=pipe, text=True) as run:
-        seen = ""
-        while "Epoch 0" not in seen:
-            seen += run.stdout.read(1)
-        run.send_signal(signal.SIGTERM)
-        told = run.communicate(timeout=60)[1]
-    assert run.returncode == 143
-    assert "before its first checkpoint: there is nothing to go on with" in told
+def test_a_signal_before_the_first_checkpoint(start):
+    run = start("train.py", "--data", "Digits", "--data.batch_size", 1, "--model.hidden_dims", 3000)
+    wait_for(lambda: "Epoch 0" in run.out.read_text())
+    run.send_signal(signal.SIGTERM)
+    stopped = run.result(timeout=60)
+    assert stopped.status == 143
+    assert "There is no checkpoint to resume from: no epoch was complete." in stopped.err
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_second_signal_ends_at_once(tmp_path, monkeypatch, signum, status):
+def test_a_second_signal_ends_at_once(start, tmp_path, signum, status):
     """Also in the middle of a step that does not end."""
     (tmp_path / "endless.py").write_text(
         "import time\n"
@@ -55,19 +48,10 @@ def test_a_second_signal_ends_at_once(tmp_path, monkeypatch, signum, status):
         "        while time.monotonic() < end:\n"
         "            time.sleep(0.1)\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    command = [sys.executable, str(PROJECT / "train.py"), *DIGITS, "--trainer.callbacks+", "endless.Endless"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
-        wait_for((tmp_path / "begun").exists)
-        run.send_signal(signum)
-        with pytest.raises(subprocess.TimeoutExpired):
-            run.wait(timeout=0.5)
-        run.send_signal(signum)
-        assert run.wait(timeout=10) == status
-
-
-def wait_for(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    run = start("train.py", *DIGITS, "--trainer.callbacks+", "endless.Endless", PYTHONPATH=str(tmp_path))
+    wait_for((tmp_path / "begun").exists)
+    run.send_signal(signum)
+    with pytest.raises(subprocess.TimeoutExpired):
+        run.wait(timeout=0.5)
+    run.send_signal(signum)
+    assert run.wait(timeout=10) == status

@@ -1,27 +1,29 @@
 """What TensorBoard has of a run: curves, images, histograms, the projector, the hyper-parameters."""
 
 import io
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-from datamodules import DATASETS
+from datamodules import DATASETS, ImageDataModule
 from vae import runs
 from vae.callbacks import keeps_frame
+from vae.cli import TrainCLI
 
 
 def test_tensorboard_has_every_curve_once_an_epoch(told):
     curves = {f"{stage}/{name}" for stage in ("train", "val") for name in ("elbo", "reconstruction", "kl")}
-    curves |= {"learning_rate", "beta", "val/active_units", "epoch_seconds", "images_per_second", "images_seen"}
+    last = {"learning_rate", "beta", "epoch_seconds", "images_per_second", "images_seen"}
+    curves |= {"val/active_units"} | {f"workings/{name}" for name in last}
     for name in curves:
         assert [event.step for event in told.Scalars(name)] == [1, 3, 5, 7, 9], name
-    assert set(told.Tags()["scalars"]) == curves | {"epoch", "best_val_elbo"}
+    assert set(told.Tags()["scalars"]) == curves | {"workings/epoch", "workings/best_val_elbo"}
     for stage in ("train", "val"):
         elbo, reconstruction, kl = (
             [e.value for e in told.Scalars(f"{stage}/{name}")] for name in ("elbo", "reconstruction", "kl")
@@ -29,36 +31,45 @@ def test_tensorboard_has_every_curve_once_an_epoch(told):
         np.testing.assert_allclose(elbo, np.subtract(reconstruction, kl), rtol=1e-5)
         assert max(elbo) < -20
         assert min(kl) > 0
-    assert [event.value for event in told.Scalars("learning_rate")] == pytest.approx([1e-3] * 5)
-    assert [event.value for event in told.Scalars("images_seen")] == [1197 * epoch for epoch in range(1, 6)]
-    for speed, seconds in zip(told.Scalars("images_per_second"), told.Scalars("epoch_seconds"), strict=True):
+    assert [event.value for event in told.Scalars("workings/learning_rate")] == pytest.approx([1e-3] * 5)
+    assert [event.value for event in told.Scalars("workings/images_seen")] == [1197 * epoch for epoch in range(1, 6)]
+    rates, times = (told.Scalars(f"workings/{name}") for name in ("images_per_second", "epoch_seconds"))
+    for speed, seconds in zip(rates, times, strict=True):
         assert speed.value > 1197 / seconds.value  # without the validation
     best = max(event.value for event in told.Scalars("val/elbo"))
-    assert [event.value for event in told.Scalars("best_val_elbo")] == pytest.approx([best])
+    assert [event.value for event in told.Scalars("workings/best_val_elbo")] == pytest.approx([best])
 
 
 def test_tensorboard_has_pictures_and_histograms_after_epochs_1_2_4_and_the_last(told):
-    for name, columns, rows in (("samples", 6, 6), ("learned_manifold", 10, 10)):
-        assert [event.step for event in told.Images(name)] == [2, 4, 8, 10]
-        for event in told.Images(name):
+    sizes = {
+        "samples": (6 * 9 - 1, 6 * 9 - 1),
+        "learned_manifold": (80, 80),
+        "reconstruction": (5 * 18 - 2, 2 * 10 - 2),
+    }
+    for name, size in sizes.items():
+        events = told.Images(f"view/{name}")
+        assert [event.step for event in events] == [2, 4, 8, 10]
+        for event in events:
             with Image.open(io.BytesIO(event.encoded_image_string)) as image:
-                assert image.size == (event.width, event.height) == (10 * columns + 2, 10 * rows + 2)
-    assert [event.step for event in told.Images("reconstruction")] == [2, 4, 8, 10]
-    for name, count in (("kl_per_dimension", 2), ("posterior_means", 2 * 300)):
+                assert image.size == (event.width, event.height) == size
+                pixels = np.asarray(image)
+                assert not any((edge == 255).all() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
+    for name, count in (("view/kl_per_dimension", 2), ("view/posterior_means", 2 * 300)):
         assert [event.step for event in told.Histograms(name)] == [2, 4, 8, 10]
         assert all(event.histogram_value.num == count for event in told.Histograms(name))
-    last, kl = told.Histograms("kl_per_dimension")[-1].histogram_value, told.Scalars("val/kl")[-1].value
+    last, kl = told.Histograms("view/kl_per_dimension")[-1].histogram_value, told.Scalars("val/kl")[-1].value
     assert last.sum == pytest.approx(kl, rel=1e-4)
 
 
 def test_tensorboard_lays_training_beside_validation(told):
     layout = Layout.FromString(told.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
     (category,) = layout.category
-    charts = {chart.title: list(chart.multiline.tag) for chart in category.chart}
-    assert charts["KL"] == ["train/kl", "val/kl"]
-    assert charts["bound"] == ["train/elbo", "train/importance_bound", "val/elbo"]
-    tags = told.Tags()["scalars"]
-    assert all(any(re.search(tag, known) for known in tags) for tag in (*charts["KL"], *charts["reconstruction"]))
+    assert category.title == "validation (line) and training (the other edge of the band), nats per image"
+    bands = {chart.title: list(chart.margin.series) for chart in category.chart}
+    assert [*bands] == ["elbo", "reconstruction", "kl"]
+    for name, (band,) in bands.items():
+        assert (band.value, band.lower, band.upper) == (f"val/{name}", f"train/{name}", f"val/{name}")
+        assert {f"val/{name}", f"train/{name}"} <= set(told.Tags()["scalars"])
 
 
 def test_tensorboards_projector_has_codes_labels_and_pictures(told):
@@ -79,16 +90,53 @@ def test_tensorboards_projector_has_codes_labels_and_pictures(told):
 def test_tensorboard_compares_runs_by_hyper_parameters_and_results(told):
     content = told.PluginTagToContent("hparams")
     hparams = HParamsPluginData.FromString(content["_hparams_/session_start_info"]).session_start_info.hparams
-    assert hparams["latent_dim"].number_value == 2
-    assert hparams["hidden_dims"].string_value == "16" or hparams["hidden_dims"].number_value == 16
+    assert hparams["latent_dim"].string_value == "2"  # a number would be shown as 2.0000
+    assert hparams["max_epochs"].string_value == "5"
+    assert hparams["learning_rate"].number_value == 1e-3
+    assert hparams["hidden_dims"].string_value == "16"
     assert hparams["data.dataset"].string_value == "Digits"
     experiment = HParamsPluginData.FromString(content["_hparams_/experiment"]).experiment
     first = {info.name for info in experiment.hparam_infos if info.differs}
     assert first == {"data.dataset", "hidden_dims", "latent_dim", "likelihood", "objective"}
     names = {(metric.name.group, metric.name.tag) for metric in experiment.metric_infos}
-    assert names == {("", "best_val_elbo"), ("test", "test/elbo"), ("test", "test/log_marginal")}
+    assert names == {("", f"workings/{name}") for name in ("best_val_elbo", "test_elbo", "test_log_marginal")}
 
 
 @pytest.mark.parametrize(("epochs", "kept"), [(32, 32), (64, 32 + 16), (65, 48), (128, 32 + 16 + 16), (136, 65)])
 def test_a_long_film_has_fewer_frames_later(epochs, kept):
     assert sum(keeps_frame(epoch) for epoch in range(1, epochs + 1)) == kept
+
+
+def test_tensorboard_shows_curves_first_and_constants_last(told):
+    """It sorts the groups of all kinds by name, in which a tag without a group is one of its own."""
+    tags = [tag for kind in ("scalars", "images", "histograms") for tag in told.Tags()[kind]]
+    assert sorted({tag.partition("/")[0] for tag in tags}) == ["train", "val", "view", "workings"]
+
+
+def test_tensorboard_has_the_command_the_configuration_and_the_model(told):
+    texts = {}
+    for name in ("command", "configuration", "summary"):
+        (event,) = told.Tensors(f"{name}/text_summary")
+        lines = event.tensor_proto.string_val[0].decode().splitlines()
+        assert all(line.startswith("    ") for line in lines if line)  # as code
+        texts[name] = "\n".join(line[4:] for line in lines)
+    assert texts["command"].startswith("python3 ")
+    assert texts["configuration"] == Path("lightning_logs/version_0/config.yaml").read_text().rstrip("\n")
+    assert "vae.likelihood" in texts["summary"]
+    assert "Total params" in texts["summary"]
+
+
+@pytest.mark.parametrize(("objective", "val_size", "charts"), [("iwae", 20, ["importance_bound"]), ("elbo", 0, None)])
+def test_custom_charts_have_what_the_run_has(tiny_mnist, objective, val_size, charts):
+    options = ["--model.objective", objective, "--model.hidden_dims", "8", "--trainer.max_epochs", "1"]
+    TrainCLI(ImageDataModule, DATASETS, ["--data", "MNIST", "--data.val_size", str(val_size), *options]).fit()
+    log = EventAccumulator("lightning_logs/version_0", size_guidance={"tensors": 0}).Reload()
+    if charts is None:
+        assert "custom_scalars__config__" not in log.Tags()["tensors"]
+        return
+    layout = Layout.FromString(log.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    (category,) = layout.category
+    assert [chart.title for chart in category.chart] == charts
+    for chart in category.chart:
+        for band in chart.margin.series:
+            assert {band.value, band.lower, band.upper} <= set(log.Tags()["scalars"])

@@ -154,9 +154,8 @@ def test_a_run_folder_that_vanishes(process, tmp_path):
         "            shutil.rmtree(trainer.log_dir)\n"
     )
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.callbacks+", "vanish.Vanish"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(tmp_path))
-        outcome = process("train.py", *DIGITS, "--run_name", "gone", "--trainer.max_epochs", 9, *quiet)
+    options = ["--run_name", "gone", "--trainer.max_epochs", 9, *quiet]
+    outcome = process("train.py", *DIGITS, *options, PYTHONPATH=str(tmp_path))
     assert outcome.status == 1
     assert outcome.err.count("\n") == 2
     assert "The run's folder lightning_logs/gone has vanished" in outcome.err

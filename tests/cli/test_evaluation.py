@@ -1,8 +1,14 @@
 """The options of test.py and visualizations.py."""
 
+from inspect import signature
+from pathlib import Path
+
 import pytest
 from helpers import DIGITS
 from PIL import Image
+
+from datamodules import Digits
+from vae.figures import FIGURES
 
 
 def test_the_options_of_figures_reach_them(script, run_folder, tmp_path):
@@ -16,8 +22,11 @@ def test_the_options_of_figures_reach_them(script, run_folder, tmp_path):
 
     (width, height), manifold = sizes()
     assert sizes("--num_samples", 32) == [(width, height - 4 * 74), manifold]
-    assert sizes("--num_samples", 32, "--grid_width", 16)[0] == (16 * 74 + 2 + 40, height - 6 * 74)
-    assert sizes("--grid_size", 12, "--grid", "linspace", "--extent", 2)[1] == (manifold[0] - 400, manifold[1] - 400)
+    assert sizes("--num_samples", 32, "--grid_width", 16)[0] == (16 * 74 - 2 + 40, height - 6 * 74)
+    assert sizes("--grid_size", 12, "--grid", "linspace", "--extent", 2)[1] == (
+        manifold[0] - 8 * 48,
+        manifold[1] - 8 * 48,
+    )
 
 
 def test_the_figures_show_the_split_that_is_asked_for(script, run_folder, tmp_path):
@@ -34,13 +43,13 @@ def test_runs_are_compared_without_their_data(script, tiny_punks):
             "train.py", "--data", "CryptoPunks", "--model.hidden_dims", 8, "--trainer.max_epochs", 2, "--run_name", name
         )
     (tiny_punks / "punks.png").unlink()
-    rasterize = script(
+    drawn = script(
         "visualizations.py", "--figures", "learning_curves", "training_film", "samples", "--runs", "one", "two"
     )
-    assert (rasterize.status, rasterize.err) == (0, "")
-    assert rasterize.out.splitlines() == [
+    assert (drawn.status, drawn.err) == (0, "")
+    assert drawn.out.splitlines() == [
         "Drawing from lightning_logs/one/checkpoints/best.ckpt",
-        "visualization_imgs/punks_learning_curves_latent_variables=2.png",
+        "visualization_imgs/learning_curves.png",
         "visualization_imgs/punks_training_film_latent_variables=2.gif",
         "visualization_imgs/punks_samples_latent_variables=2.png",
     ]
@@ -50,17 +59,63 @@ def test_runs_are_compared_without_their_data(script, tiny_punks):
 
 def test_nothing_drawn_is_an_error(script):
     script("train.py", *DIGITS, "--trainer.max_epochs", 1, "--model.latent_dim", 3)
-    rasterize = script("visualizations.py", "--figures", "learned_manifold")
-    assert rasterize.status == 1
-    assert "error: none of the figures applies to this model" in rasterize.err
+    drawn = script("visualizations.py", "--figures", "learned_manifold")
+    assert drawn.status == 1
+    assert "error: none of the figures could be drawn" in drawn.err
 
 
 def test_a_split_without_pictures(script, tiny_mnist):
     script("train.py", "--data", "MNIST", "--data.val_size", 0, "--trainer.max_epochs", 1)
-    for name in ("test.py", "visualizations.py"):
-        outcome = script(name, "--split", "val")
-        assert outcome.status == 1
-        assert outcome.err == "error: MNIST has no val images, as it was split for this model.\n"
+    reason = "MNIST has no val images, as it was split for this model."
+    outcome = script("test.py", "--split", "val")
+    assert (outcome.status, outcome.err) == (1, f"error: {reason}\n")
+    drawn = script("visualizations.py", "--split", "val")
+    need_images = [name for name, figure in FIGURES.items() if "images" in signature(figure).parameters]
+    assert (drawn.status, drawn.err.splitlines()) == (0, [f"Not drawn: {name}: {reason}" for name in need_images])
+    assert len([*Path("visualization_imgs").iterdir()]) == len(FIGURES) - len(need_images)
+
+
+def test_a_file_that_is_replaced_is_named(script, run_folder, tmp_path):
+    path = "visualization_imgs/digits_samples_latent_variables=2.png"
+    assert script("visualizations.py", "--figures", "samples").out.splitlines()[1:] == [path]
+    again = script("visualizations.py", "--figures", "samples").out.splitlines()[1:]
+    assert again == [f"{path}  (replaced; --output_dir keeps another run's figures apart)"]
+    apart = script("visualizations.py", "--figures", "samples", "--output_dir", "apart").out.splitlines()[1:]
+    assert apart == ["apart/digits_samples_latent_variables=2.png"]
+
+
+def test_a_figure_names_its_run_and_runs_that_do_not_compare_have_charts_of_their_own(script, run_folder, tmp_path):
+    options = ["--model.likelihood", "gaussian_fixed", "--run_name", "other"]
+    assert script("train.py", *DIGITS, "--trainer.max_epochs", 1, *options).status == 0
+    titles = []
+    figure = FIGURES["learning_curves"]
+
+    def draw(histories):
+        titles.extend((measured, [*runs]) for measured, runs in histories.items())
+        return figure(histories)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FIGURES, "learning_curves", draw)
+        script("visualizations.py", "--figures", "learning_curves", "reconstruction", "--runs", "version_0", "other")
+    assert titles == [
+        ("digits, bernoulli (cross-entropy)", ["version_0"]),
+        ("digits, gaussian_fixed (log-density)", ["other"]),
+    ]
+    with Image.open("visualization_imgs/digits_reconstruction_latent_variables=2.png") as image:
+        found = {part: text for part, text in image.text.items() if part != "Software"}
+    source = {"Run": "version_0", "Data": "digits", "Split": "test", "Likelihood": "bernoulli"}
+    assert found.pop("Epoch") in "12"
+    assert found == {"Title": "reconstruction"} | source
+
+
+def test_a_figure_takes_from_the_data_only_the_images_that_it_shows(script, run_folder, monkeypatch):
+    asked, images = [], Digits.images
+    monkeypatch.setattr(Digits, "images", lambda data, split, n=None: asked.append(n) or images(data, split, n))
+    script("visualizations.py", "--figures", "reconstruction", "interpolations", "samples", "--split", "all")
+    assert asked == [40, 10]
+    monkeypatch.setattr("vae.runs.results.MAX_VALUES", 64 * 25)
+    script("visualizations.py", "--figures", "reconstruction", "latent_scatter")
+    assert asked[2:] == [25, 25]
 
 
 @pytest.mark.parametrize("name", ["test.py", "visualizations.py"])

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import multiprocessing
 import os
 import threading
 import time
@@ -10,10 +9,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torchvision
-from conftest import PROJECT
+from processes import fork
 
-from datamodules import MNIST, CryptoPunks, base
-from datamodules.base import DataError
+from datamodules import MNIST, CryptoPunks, DataError, downloads
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
@@ -74,7 +72,7 @@ def server(tiny_punks, tiny_mnist, tmp_path, monkeypatch):
         monkeypatch.setattr(CryptoPunks, "url", f"{address}punks.png")
         monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [address])
         monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.over.set()
         server.shutdown()
@@ -100,7 +98,7 @@ def test_what_is_missing_is_fetched_and_verified(server, tmp_path, behaviour):
 @pytest.mark.parametrize("behaviour", ["refuses", "says nothing", "truncates", "hangs up", "falls silent", "alters"])
 @pytest.mark.parametrize("kind", [CryptoPunks, MNIST])
 def test_a_server_that_misbehaves(server, tmp_path, monkeypatch, behaviour, kind):
-    monkeypatch.setattr(base, "DOWNLOAD_TIMEOUT", 0.5)
+    monkeypatch.setattr(downloads, "DOWNLOAD_TIMEOUT", 0.5)
     server.behaviour = behaviour
     with pytest.raises(DataError, match=r"could not be downloaded from .* \(.+\)\.\nPut .* into .*new"):
         kind().prepare_data()
@@ -109,10 +107,10 @@ def test_a_server_that_misbehaves(server, tmp_path, monkeypatch, behaviour, kind
     kind().prepare_data()  # nothing stands in the way of the next try
 
 
-def test_a_download_that_is_killed(server, tmp_path, monkeypatch):
-    """What it leaves behind is under a name of its own, and the next one does not take it for the file."""
+def test_a_download_that_is_killed(server, tmp_path):
+    """What it leaves behind has a temporary name: the next download does not take it for the file."""
     server.behaviour = "falls silent"
-    process = start(monkeypatch)
+    process = start()
     while not [path for path in (tmp_path / "new").rglob("*") if path.is_file()]:
         time.sleep(0.05)
     process.kill()
@@ -122,25 +120,47 @@ def test_a_download_that_is_killed(server, tmp_path, monkeypatch):
     CryptoPunks().prepare_data()
 
 
-def test_two_processes_at_once(server, tmp_path, monkeypatch):
+def test_two_processes_at_once(server, tmp_path):
     server.behaviour = "is slow"
-    processes = [start(monkeypatch) for _ in range(2)]
+    processes = [start() for _ in range(2)]
     for process in processes:
         process.join()
         assert process.exitcode == 0
     assert files(tmp_path) == WHOLE
 
 
-def start(monkeypatch):
-    """Another process that fetches the punks, then MNIST."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PROJECT), str(PROJECT / "tests")]))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_killed", "torch.utils.tensorboard", "tensorboard.plugins.hparams.summary_v2"])
+def test_a_missing_file_that_cannot_be_fetched(tmp_path):
+    with pytest.raises(
+        DataError,
+        match=r"(?s)MNIST could not be downloaded.*Put train-images.* into data/MNIST/raw\. The data set Digits",
+    ):
+        MNIST().prepare_data()
+    with pytest.raises(
+        DataError, match=r"(?s)punks.png could not be downloaded.*Put punks.png into data\. The data set Digits"
+    ):
+        CryptoPunks().prepare_data()
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert left == []
+
+
+@pytest.mark.parametrize("change", ["truncated", "altered"])
+def test_a_file_that_is_not_the_published_one(tiny_mnist, tiny_punks, change):
+    for data, path in (
+        (MNIST(), tiny_mnist / "MNIST/raw/t10k-labels-idx1-ubyte"),
+        (CryptoPunks(), tiny_punks / "punks.png"),
+    ):
+        content = bytearray(path.read_bytes())
+        content[-20] ^= 1
+        path.write_bytes(content[:-10] if change == "truncated" else content)
+        with pytest.raises(DataError, match=r"(?s)is truncated or altered.*Expected SHA-256 .*found .*Delete it"):
+            data.prepare_data()
+
+
+def start():
+    """Another process that downloads the punks, then MNIST."""
     source = torchvision.datasets.MNIST
     args = (CryptoPunks.url, CryptoPunks.sha256, CryptoPunks.grid, MNIST.sha256, source.mirrors, source.resources)
-    process = context.Process(target=fetch, args=(*args, os.environ["VAE_DATA_DIR"]))
-    process.start()
-    return process
+    return fork(fetch, *args, os.environ["VAE_DATA_DIR"])
 
 
 def fetch(url, sha256, grid, sha256s, mirrors, resources, data_dir):

@@ -114,3 +114,20 @@ def test_colours_that_training_never_saw(open_page):
     strange = images.clone()
     strange[:, :, :4] = 1 / 255
     check(open_page(explorer_page(vae, images)), vae, strange[:50], 2)
+
+
+def test_scales_beyond_their_bounds(open_page):
+    """Standard deviations so small or large that the model bounds them."""
+    images = make_images("digits", 60)
+    for likelihood, head in (("gaussian", "log_var"), ("discretized_logistic", "log_scale")):
+        for bias in (-60.0, 60.0):
+            vae = make_model("digits", "mlp", likelihood, images)
+            getattr(vae.likelihood, head)[0].bias.data += bias
+            vae.posterior.log_var.bias.data -= bias
+            opened = open_page(explorer_page(vae, images))
+            pixels = base64.b64encode(rgba(images[:5]).numpy().tobytes()).decode()
+            found = opened.evaluate(ENCODE, [pixels, [[0.0, 0.0]] * 5])
+            q_z, bound = vae.encode(images[:5]), vae.elbo(images[:5], eps=torch.zeros(1, 5, 2))
+            np.testing.assert_allclose([one["std"] for one in found], q_z.stddev, rtol=1e-4)
+            for name, expected in bound._asdict().items():
+                np.testing.assert_allclose([one[name] for one in found], expected, rtol=1e-4)

@@ -1,19 +1,29 @@
 """Drawing helpers pixel by pixel; every figure as a file."""
 
 import io
+from functools import partial
 from inspect import signature
 
 import numpy as np
 import pytest
 import torch
-from mosaics import HISTORY, SHAPES, grid_of
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from mosaics import HISTORY, SHAPES, SOURCE, grid_of
 from PIL import Image
+from scipy.spatial.distance import pdist
 
 from vae import VAE
 from vae.figures import FIGURES, NotApplicable, film_frame, render
-from vae.figures.drawing import upscale
+from vae.figures.drawing import COLOURS, add_caption, upscale
 
 MATERIAL = {"vae", "images", "labels", "classes", "dataset", "history", "histories", "frames"}
+
+
+def inputs(**parts):
+    """What gets each argument of a figure, where images and labels come with how many of them are shown."""
+    return {name: lambda *n, value=value: value[: n[0]] if n else value for name, value in parts.items()}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -29,11 +39,12 @@ def test_pixels_are_enlarged_by_whole_numbers(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_file_shows_a_mosaic_pixel_by_pixel_below_its_title(shape):
     vae = VAE(shape)
-    kind, content = render("samples", {"vae": lambda: vae, "num_samples": lambda: 6, "grid_width": lambda: 3})
+    options = {"num_samples": 6, "grid_width": 3, "sample_pixels": False}
+    kind, content = render("samples", inputs(vae=vae, source=SOURCE, **options))
     assert kind == "png"
     image = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     grid = grid_of(FIGURES["samples"](vae, num_samples=6, grid_width=3))
-    left, below = (image.shape[1] - grid.shape[1]) // 2, image.shape[0] - 20
+    left, below = (image.shape[1] - grid.shape[1]) // 2, image.shape[0] - 30
     np.testing.assert_array_equal(image[below - grid.shape[0] : below, left : left + grid.shape[1]], grid)
     title = image[: below - grid.shape[0]]
     assert (title != 255).any()
@@ -61,23 +72,24 @@ def test_what_makes_no_sense_says_why(name, arguments, reason):
 
 def material(latent_dim):
     vae, images = VAE((3, 8, 8), latent_dim=latent_dim), torch.rand(40, 3, 8, 8)
-    parts = {
-        "vae": vae,
-        "images": images,
-        "labels": torch.arange(40) % 4,
-        "classes": "abcd",
-        "dataset": "letters",
-        "history": HISTORY,
-        "histories": {"one": HISTORY},
-        "frames": {1: film_frame(vae), 2: film_frame(vae)},
-        "num_samples": 9,
-        "grid_width": 3,
-        "grid": "quantiles",
-        "extent": 3.0,
-        "grid_size": 4,
-        "tsne_points": 40,
-    }
-    return {name: lambda value=value: value for name, value in parts.items()}
+    return inputs(
+        vae=vae,
+        images=images,
+        labels=torch.arange(40) % 4,
+        classes="abcd",
+        dataset="letters",
+        history=HISTORY,
+        histories={"digits, bernoulli": {"one": HISTORY}, "punks, categorical": {"two": HISTORY}},
+        frames={1: film_frame(vae), 2: film_frame(vae)},
+        num_samples=9,
+        grid_width=3,
+        sample_pixels=True,
+        grid="quantiles",
+        extent=3.0,
+        grid_size=4,
+        tsne_points=40,
+        source=SOURCE,
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,3 +118,109 @@ def test_every_figure_needs_only_what_there_is():
     for name in FIGURES:
         parts = signature(FIGURES[name]).parameters.values()
         assert {part.name for part in parts if part.kind == part.POSITIONAL_OR_KEYWORD} <= MATERIAL
+
+
+def test_the_figures_stand_in_reading_order():
+    assert [*FIGURES] == [
+        *("reconstruction", "reconstruction_by_class", "samples", "learned_manifold", "latent_scatter", "traversals"),
+        *("interpolations", "learning_curve", "learning_curves", "latent_usage", "training_film"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("reconstruction", ["run", "epoch", "data", "split", "likelihood"]),
+        ("latent_scatter", ["run", "epoch", "data", "split", "likelihood"]),
+        ("samples", ["run", "epoch", "data", "likelihood"]),  # of no split
+        ("learning_curve", ["run", "data", "likelihood"]),  # of all epochs
+        ("learning_curves", []),  # of several runs, which the figure names itself
+        ("training_film", ["run", "data", "likelihood"]),
+    ],
+)
+def test_a_figure_says_what_it_is_of_in_caption_and_metadata(name, parts, monkeypatch):
+    captions = []
+    monkeypatch.setattr(Figure, "supxlabel", lambda chart, text, **look: captions.append(text))
+    kind, content = render(name, material(2))
+    described = {part: SOURCE[part] for part in parts}
+    named = {"run": "run a_b$", "epoch": "epoch 7", "split": "split test"}
+    assert set(captions) == {"  ·  ".join(named.get(part, text) for part, text in described.items())}
+    with Image.open(io.BytesIO(content)) as image:
+        if kind == "gif":
+            assert image.info["comment"].decode() == ", ".join(f"{part}: {text}" for part, text in described.items())
+        else:
+            found = {part: text for part, text in image.text.items() if part != "Software"}
+            assert found == {"Title": name} | {part.capitalize(): text for part, text in described.items()}
+
+
+def test_the_caption_overlaps_nothing():
+    vae, images = VAE((1, 8, 8)), torch.rand(30, 1, 8, 8)
+    for name, arguments in (("latent_scatter", [None, None]), ("latent_usage", []), ("reconstruction", [])):
+        chart = FIGURES[name](vae, images, *arguments)
+        add_caption(chart, SOURCE)
+        canvas = FigureCanvasAgg(chart)
+        canvas.draw()
+        (caption,) = [text for text in chart.texts if text.get_text().startswith("run a_b$  ·  epoch 7")]
+        below, renderer = caption.get_window_extent(), canvas.get_renderer()
+        assert 0 < below.y0 < below.y1 < chart.axes[0].get_tightbbox(renderer).y0
+        assert 0 < below.x0 < below.x1 < chart.bbox.width
+
+
+def test_a_long_name_of_a_run_fits_into_the_caption():
+    chart = FIGURES["samples"](VAE((1, 8, 8)), num_samples=4, grid_width=2)
+    add_caption(chart, SOURCE | {"run": 300 * "w"})
+    FigureCanvasAgg(chart).draw()
+    extent = chart.texts[-1].get_window_extent()
+    assert 0 < extent.x0 < extent.x1 < chart.bbox.width
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("reconstruction", {"images": 40}),
+        ("interpolations", {"images": 10}),
+        ("traversals", {"images": 2_000}),
+        ("latent_scatter", {"images": 10_000, "labels": 10_000}),
+        ("samples", {}),
+    ],
+)
+def test_a_figure_asks_for_the_images_that_it_shows(name, counts):
+    asked = {}
+
+    def first(part, value, n):
+        asked[part] = n
+        return value[:n]
+
+    parts = material(2)
+    for part in ("images", "labels"):
+        parts[part] = partial(first, part, parts[part]())
+    render(name, parts)
+    assert asked == counts
+
+
+def test_a_string_is_a_page(monkeypatch):
+    monkeypatch.setitem(FIGURES, "page", lambda vae: f"<p>ö {vae}</p>")
+    assert render("page", inputs(vae="a model")) == ("html", "<p>ö a model</p>".encode())
+
+
+def test_ten_classes_have_colours_that_are_far_apart():
+    rgb = np.array([to_rgb(colour) for colour in COLOURS])
+    assert pdist(lab(rgb)).min() > 35
+    assert pdist(lab(deuteranopia(rgb))).min() > 18
+    assert min(np.linalg.norm(lab(rgb) - lab(np.ones(3)), axis=1)) > 30  # from the paper
+
+
+def lab(rgb):
+    """SRGB in CIELAB, by its definition."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    xyz = linear @ np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]).T
+    x, y, z = np.moveaxis(np.cbrt(np.maximum(xyz / [0.9505, 1, 1.089], 0.008856)), -1, 0)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
+
+
+def deuteranopia(rgb):
+    """SRGB as it appears to the colour-blind: Machado et al., 2009, severity 1."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    matrix = [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    linear = (linear @ np.array(matrix).T).clip(0, 1)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)

@@ -1,30 +1,40 @@
 """The latent space: manifold, scatter, traversals, interpolations and usage."""
 
+import os
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from mosaics import cell, code, grid_of, shown, texts
 from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
 from vae import VAE
 from vae.figures import FIGURES, film_frame
-from vae.figures.latent_space import slerp
+from vae.figures.latent_space import slerp, spread
 
 
 def test_the_manifold_is_decoded_from_the_gaussians_quantiles():
     vae = VAE((1, 24, 24))
     figure = FIGURES["learned_manifold"](vae)
     grid = grid_of(figure)
-    assert grid.shape == (20 * 50 + 2, 20 * 50 + 2, 3)
+    assert grid.shape == (20 * 48, 20 * 48, 3)
     for row, column in ((0, 0), (0, 19), (13, 4)):
         z = stats.norm.ppf([(column + 0.5) / 20, (19 - row + 0.5) / 20])  # to the right, and up
         with torch.no_grad():
             expected = shown(vae.decode(torch.tensor(z, dtype=torch.float32)).mean.unsqueeze(0), 2)[0]
-        found = cell(grid, row, column, (1, 24, 24), 2)
+        found = cell(grid, row, column, (1, 24, 24), 2, spacing=0)
         assert np.abs(found.astype(int) - expected).max() <= 1
     columns, rows = texts(figure.axes[0])
     assert (columns[0], rows[0]) == ("-1.96", "1.96")
+    assert columns == rows[::-1] == [f"{z:.2f}" for z in stats.norm.ppf((np.arange(20) + 0.5) / 20)]  # every cell's
+    for ticks in (figure.axes[0].get_xticks(), figure.axes[0].get_yticks()):
+        np.testing.assert_allclose(np.diff(ticks), 48)
 
 
 def test_the_manifold_in_even_steps():
@@ -33,14 +43,14 @@ def test_the_manifold_in_even_steps():
     with torch.no_grad():
         corner = shown(vae.decode(torch.tensor([[-2.0, 2.0]])).mean, 2)[0]
         middle = shown(vae.decode(torch.zeros(1, 2)).mean, 2)[0]
-    assert np.abs(cell(grid, 0, 0, shape, 2).astype(int) - corner).max() <= 1
-    assert np.abs(cell(grid, 2, 2, shape, 2).astype(int) - middle).max() <= 1
+    assert np.abs(cell(grid, 0, 0, shape, 2, spacing=0).astype(int) - corner).max() <= 1
+    assert np.abs(cell(grid, 2, 2, shape, 2, spacing=0).astype(int) - middle).max() <= 1
 
 
 def test_a_latent_line_has_a_manifold_of_one_row():
     vae = VAE((1, 24, 24), latent_dim=1)
-    assert grid_of(FIGURES["learned_manifold"](vae, grid_size=7)).shape == (52, 7 * 50 + 2, 3)
-    assert film_frame(vae).shape == (3, 24 + 4, 10 * 26 + 2)
+    assert grid_of(FIGURES["learned_manifold"](vae, grid_size=7)).shape == (48, 7 * 48, 3)
+    assert film_frame(vae).shape == (3, 24, 10 * 24)
 
 
 @pytest.mark.parametrize("labelled", [True, False])
@@ -71,10 +81,10 @@ def test_above_two_dimensions_a_scatter_shows_pca_and_tsne():
     found = np.asarray(by_pca.collections[0].get_offsets())
     np.testing.assert_allclose(np.abs(found), np.abs(centred @ directions[:2].T), atol=1e-4)
     assert by_pca.get_xlabel() == f"component 1: {sizes[0] ** 2 / (sizes**2).sum():.0%} of the variance"
-    rasterize = np.asarray(by_tsne.collections[0].get_offsets())
-    assert len(rasterize) == 40
+    drawn = np.asarray(by_tsne.collections[0].get_offsets())
+    assert len(drawn) == 40
     near = squareform(pdist(z[:40])).argsort(1)[:, 1]  # the nearest neighbour in five dimensions
-    rank = squareform(pdist(rasterize)).argsort(1).argsort(1)[np.arange(40), near]
+    rank = squareform(pdist(drawn)).argsort(1).argsort(1)[np.arange(40), near]
     assert np.median(rank) < 10  # is among the near ones on the map; 20 of 40 by chance
 
 
@@ -110,11 +120,11 @@ def test_interpolations_go_from_one_code_to_the_other():
     z = code(vae, images)
     with torch.no_grad():
         halfway = vae.decode(z[2:].mean(0, keepdim=True)).mean
-        decode_images = vae.reconstruct(images)
+        decoded = vae.reconstruct(images)
     for row in (2, 3):
         np.testing.assert_array_equal(cell(grid, row, 0, shape, 3), shown(images, 3)[2])
         np.testing.assert_array_equal(cell(grid, row, 12, shape, 3), shown(images, 3)[3])
-        for column, image in ((1, decode_images[2:3]), (11, decode_images[3:4])):
+        for column, image in ((1, decoded[2:3]), (11, decoded[3:4])):
             assert np.abs(cell(grid, row, column, shape, 3).astype(int) - shown(image, 3)[0]).max() <= 1
     assert np.abs(cell(grid, 2, 6, shape, 3).astype(int) - shown(halfway, 3)[0]).max() <= 1
 
@@ -148,3 +158,76 @@ def test_latent_usage_is_sorted_and_marks_what_is_active():
     assert [hatch for *_, hatch in bars] == ["///", None, None]
     assert texts(axes)[0] == ["z₂", "z₁", "z₃"]
     assert axes.get_title() == f"2 of 3 latent variables are active; {kl.sum():.1f} nats in all"
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == ["active: variance of the posterior means above 0.01", "not active"]
+
+
+def test_traversals_show_the_image_that_stays():
+    vae, images = VAE((1, 24, 24), latent_dim=3), torch.rand(10, 1, 24, 24)
+    figure = FIGURES["traversals"](vae, images)
+    (corner,) = figure.axes[0].child_axes
+    np.testing.assert_allclose(corner.images[0].get_array()[..., 0], np.kron(images[0, 0], np.ones((3, 3))))
+    assert "the others stay at the code of the image at the top left" in figure.get_suptitle()
+    FigureCanvasAgg(figure).draw()
+    place, grid = corner.get_window_extent(), figure.axes[0].get_window_extent()
+    assert 0 < place.x0 < place.x1 < grid.x0
+    assert grid.y1 < place.y0 < place.y1 < figure.bbox.height
+    assert (place.width, place.height) == pytest.approx((72, 72))
+
+
+def collapsed(rank=0, scale=1.0):
+    """A model with that many latent variables that depend on the image at all."""
+    torch.manual_seed(0)
+    vae = VAE((1, 8, 8), latent_dim=4)
+    with torch.no_grad():
+        vae.posterior.mean.weight[:rank] *= scale
+        vae.posterior.mean.weight[rank:].zero_()
+    return vae
+
+
+COLLAPSED = """
+import sys
+sys.path[:0] = sys.argv[1:]
+import torch
+from test_latent_space import collapsed
+from vae.figures import FIGURES, NotApplicable
+for arguments in ((0, 1.0), (1, 1e-9)):
+    try:
+        FIGURES["latent_scatter"](collapsed(*arguments), torch.rand(50, 1, 8, 8), None, None)
+    except NotApplicable as reason:
+        print(reason)
+for arguments in ((1, 1.0), (1, 1e-3), (2, 1e4)):
+    print(len(FIGURES["latent_scatter"](collapsed(*arguments), torch.rand(50, 1, 8, 8), None, None).axes))
+"""
+
+
+def test_a_collapsed_posterior_is_not_scattered():
+    """In a process of its own, which t-SNE would end by signal 11."""
+    command = [sys.executable, "-c", COLLAPSED, str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+    path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
+    assert done.returncode == 0, done.stderr
+    reason = "latent_scatter needs posterior means that differ; this posterior has collapsed"
+    assert done.stdout.splitlines() == [reason, reason, "2", "2", "2"]
+
+
+def test_names_of_classes_do_not_overlap():
+    vae, images = VAE((1, 8, 8)), torch.rand(200, 1, 8, 8)
+    labels, classes = torch.arange(200) % 10, tuple(f"class {i}" for i in range(10))
+    figure = FIGURES["latent_scatter"](vae, images, labels, classes)  # of one place, since the labels say nothing
+    FigureCanvasAgg(figure).draw()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == 10
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    medians = torch.stack([code(vae, images)[labels == label].median(0).values for label in range(10)])
+    apart = medians * 100  # where there is space, each stays in its place
+    assert torch.equal(spread(apart, torch.full((10, 2), 1e-3)), apart)
+
+
+def test_dots_are_small_and_transparent_and_many_classes_have_colours_of_their_own():
+    vae, images = VAE((1, 8, 8)), torch.rand(10_000, 1, 8, 8)
+    labels = torch.arange(10_000) % 30
+    (axes,) = FIGURES["latent_scatter"](vae, images, labels, tuple(map(str, range(30)))).axes
+    assert axes.collections[0].get_sizes() <= 4
+    assert axes.collections[0].get_alpha() <= 0.5
+    assert len({tuple(colour) for colour in axes.collections[0].get_facecolor()}) == 30

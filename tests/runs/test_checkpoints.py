@@ -1,6 +1,7 @@
 """Checkpoints are plain, rebuild model and data, and are refused where they are damaged or foreign."""
 
-import resource
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ def test_a_checkpoint_is_plain_and_rebuilds_model_and_data(tiny_punks):
         x = torch.rand(2, 3, 24, 24)
         torch.testing.assert_close(rebuilt.vae.reconstruct(x), lit.vae.reconstruct(x))
     found = runs.load_run(path, DATASETS, data_dir="there")[1]
-    assert found.hparams == {**data.hparams, "data_dir": "there"}
+    assert found.hparams == {**data.hparams, "data_dir": str(Path("there").resolve())}
 
 
 def damaged(path, how):
@@ -59,17 +60,17 @@ def damaged(path, how):
 )
 def test_a_checkpoint_that_is_none_of_ours(how, message):
     fit(Digits())
-    path = next(runs.Path("checkpoints").glob("*.ckpt"))
+    path = next(Path("checkpoints").glob("*.ckpt"))
     damaged(path, how)
     with pytest.raises(runs.RunError, match=message):
         runs.load_run(path, DATASETS)
 
 
 @pytest.mark.parametrize("expanded", [False, True])
-def test_a_checkpoint_of_absurd_size_takes_no_memory(expanded):
+def test_a_checkpoint_of_absurd_size_takes_no_memory(fork, tmp_path, expanded):
     """Hyper-parameters that ask for 7 GB: by themselves, and with weights that a few bytes only pretend to be."""
     fit(Digits())
-    path = next(runs.Path("checkpoints").glob("*.ckpt"))
+    path = next(Path("checkpoints").glob("*.ckpt"))
     checkpoint = torch.load(path, weights_only=True)
     wide = checkpoint["hyper_parameters"] | {"hidden_dims": (30_000, 30_000)}
     checkpoint["hyper_parameters"] = wide
@@ -78,10 +79,11 @@ def test_a_checkpoint_of_absurd_size_takes_no_memory(expanded):
             shapes = LitVAE(**wide).state_dict()
         checkpoint["state_dict"] = {name: torch.zeros(()).expand(value.shape) for name, value in shapes.items()}
     torch.save(checkpoint, path)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(runs.RunError, match="is not a checkpoint that this project's train.py wrote"):
-        runs.load_run(path, DATASETS)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
+    load = "import sys\nfrom datamodules import DATASETS\nfrom vae import runs\nruns.load_run(sys.argv[1], DATASETS)\n"
+    (tmp_path / "load.py").write_text(load)
+    outcome = fork(tmp_path / "load.py", path)
+    assert re.search(r"RunError: .* is not a checkpoint that this project's train\.py wrote", outcome.err)
+    assert 0 < outcome.memory < 100_000
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

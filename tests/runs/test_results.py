@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from datamodules import DATASETS
 from vae import runs
@@ -18,7 +19,17 @@ def test_test_metrics_are_complete_and_the_same_on_a_copied_checkpoint(script, r
     assert script("test.py", "--num_samples", 20).status == 0
     metrics = json.loads((run_folder / "test_metrics.json").read_text())
     assert set(metrics) == {
-        *("split", "measure", "num_samples", "num_images", "elbo", "reconstruction", "kl", "log_marginal"),
+        *(
+            "checkpoint",
+            "split",
+            "measure",
+            "num_samples",
+            "num_images",
+            "elbo",
+            "reconstruction",
+            "kl",
+            "log_marginal",
+        ),
         *("log_marginal_stderr", "log_marginal_mc_error", "bits_per_dim", "bounds", "kl_per_dimension"),
         *("active_units", "mse", "psnr", "ssim"),
     }
@@ -32,19 +43,46 @@ def test_test_metrics_are_complete_and_the_same_on_a_copied_checkpoint(script, r
     shutil.copy(run_folder / "checkpoints" / "best.ckpt", elsewhere / "copy.ckpt")
     shutil.rmtree(tmp_path / "lightning_logs")
     assert script("test.py", "--num_samples", 20, "--ckpt_path", elsewhere / "copy.ckpt").status == 0
-    assert json.loads((elsewhere / "test_metrics.json").read_text()) == metrics
+    again = json.loads((elsewhere / "test_metrics.json").read_text())
+    assert again.pop("checkpoint") == str(elsewhere / "copy.ckpt")
+    assert metrics.pop("checkpoint") == "lightning_logs/version_0/checkpoints/best.ckpt"
+    assert again == metrics
+
+
+def test_there_is_one_file_of_metrics_for_a_checkpoint_and_a_split(script, run_folder):
+    assert script("test.py").status == 0
+    default = (run_folder / "test_metrics.json").read_bytes()
+    for ckpt_path, split in (("best.ckpt", "val"), ("last.ckpt", "test"), ("last.ckpt", "val")):
+        path = f"lightning_logs/version_0/checkpoints/{ckpt_path}"
+        outcome = script("test.py", "--ckpt_path", path, "--split", split)
+        name = f"test_metrics.{ckpt_path.removesuffix('.ckpt')}.{split}.json"
+        assert f"Written to lightning_logs/version_0/{name}" in outcome.out
+        metrics = json.loads((run_folder / name).read_text())
+        assert (metrics["checkpoint"], metrics["split"]) == (path, split)
+    assert (run_folder / "test_metrics.json").read_bytes() == default
+    assert len([*EventAccumulator(str(run_folder)).Reload().Scalars("workings/test_elbo")]) == 1
+
+
+def test_damaged_event_files(script, run_folder):
+    (events,) = run_folder.glob("events.out.tfevents.*")
+    with events.open("ab") as file:
+        RecordWriter(file).write(b"no event")
+    outcome = script("visualizations.py", "--figures", "learning_curves")
+    assert outcome.status == 1
+    assert outcome.err == "error: The event files in lightning_logs/version_0 are damaged: its curves cannot be read.\n"
 
 
 def test_a_test_enters_its_result_beside_the_run(script, run_folder, tmp_path):
     for _ in range(2):
         script("test.py")
     found = json.loads((run_folder / "test_metrics.json").read_text())
-    events = EventAccumulator(str(run_folder / "test")).Reload()
+    events = EventAccumulator(str(run_folder)).Reload()  # TensorBoard lists one run: each folder of events is one
+    assert {path.parent for path in run_folder.rglob("*tfevents*")} == {run_folder}
     for name in ("elbo", "log_marginal"):
-        assert [event.value for event in events.Scalars(f"test/{name}")] == pytest.approx([found[name]] * 2)
-    before = sorted(path.name for path in (run_folder / "test").iterdir())
+        assert [event.value for event in events.Scalars(f"workings/test_{name}")] == pytest.approx([found[name]] * 2)
+    before = sorted(path.name for path in run_folder.glob("*tfevents*"))
     script("test.py", "--split", "val")
-    assert sorted(path.name for path in (run_folder / "test").iterdir()) == before
+    assert sorted(path.name for path in run_folder.glob("*tfevents*")) == before
     (tmp_path / "apart").mkdir()
     (run_folder / "checkpoints" / "best.ckpt").rename(tmp_path / "apart" / "model.ckpt")
     assert script("test.py", "--ckpt_path", "apart/model.ckpt").status == 0

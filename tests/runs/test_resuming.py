@@ -1,7 +1,18 @@
 """A run that is resumed ends as one that was not interrupted, or is refused and left as it was."""
 
+import re
+import shlex
+import shutil
+from functools import wraps
+from pathlib import Path
+
+import pytest
 import torch
+import yaml
 from helpers import DIGITS
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from vae import VAE, LitVAE, runs
 
 
 def test_resuming_goes_on_in_the_same_folder_to_the_same_weights(script, tmp_path):
@@ -52,7 +63,7 @@ def test_a_cosine_schedule_ends_with_its_run(script):
     script("train.py", *DIGITS, "--trainer.max_epochs", 1, "--model.lr_schedule", "cosine")
     outcome = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 2)
     assert outcome.status == 1
-    assert "A cosine schedule ends with its run, here after 1 epochs; it cannot go on to 2." in outcome.err
+    assert "A cosine schedule ends with its run, here after 1 epochs; it cannot change to 2." in outcome.err
 
 
 def test_a_moved_run_keeps_its_best_epoch(script, tmp_path, run_folder):
@@ -66,3 +77,187 @@ def test_a_moved_run_keeps_its_best_epoch(script, tmp_path, run_folder):
     assert outcome.status == 0
     assert (moved / "checkpoints" / "best.ckpt").read_bytes() == best
     assert torch.load(moved / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2
+
+
+def content_of(run):
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def weights(run):
+    return torch.load(runs.last_checkpoint(run), weights_only=True)["state_dict"]
+
+
+def curves(run):
+    events = EventAccumulator(str(run)).Reload()
+    clock = ("workings/epoch_seconds", "workings/images_per_second")
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+        if tag not in clock
+    }
+
+
+def test_a_run_that_stops_within_an_epoch_is_resumed_at_its_start(script):
+    """So that it ends as an uninterrupted one, to the last bit."""
+    whole, parts = (Path("lightning_logs") / name for name in ("whole", "parts"))
+    common = [*DIGITS, "--data.steps_per_block", 5, "--trainer.max_epochs", 3]
+    script("train.py", *common, "--run_name", "whole")
+    stopped = script("train.py", *common, "--run_name", "parts", "--trainer.max_steps", 17)
+    assert stopped.status == 0
+    assert "Stopped   by max_steps in epoch 2 after 5 of 12 steps; last.ckpt holds 1 whole epoch\n" in stopped.out
+    for name in ("best", "last"):
+        assert torch.load(parts / "checkpoints" / f"{name}.ckpt", weights_only=True)["epoch"] == 0
+    assert curves(parts)["images_seen"] == [(11, 1197), (16, 1697)]
+    resumed = script("train.py", "--ckpt_path", "last", "--run_name", "parts", "--trainer.max_steps", -1)
+    assert resumed.status == 0
+    assert all(torch.equal(weights(whole)[name], weights(parts)[name]) for name in weights(whole))
+    assert curves(whole) == curves(parts)
+    assert curves(whole)["images_seen"] == [(11, 1197), (23, 2 * 1197), (35, 3 * 1197)]
+
+
+def test_a_run_that_max_time_stops_has_whole_epochs_only(script, monkeypatch):
+    monkeypatch.setattr("pytorch_lightning.callbacks.Timer.on_fit_start", lambda *_: None)  # it would stop there
+    common = [*DIGITS, "--data.steps_per_block", 5, "--trainer.max_epochs", 1]
+    stopped = script("train.py", *common, "--trainer.max_time", "00:00:00:00")
+    assert "Stopped   by max_time in epoch 1 after 5 of 12 steps; there is no checkpoint\n" in stopped.out
+    assert script("train.py", *common, "--trainer.max_time", "00:01:00:00", "--run_name", "longer").status == 0
+    assert script("train.py", "--ckpt_path", "longer", "--trainer.max_epochs", 2).status == 0
+
+
+def test_a_run_that_stops_within_its_first_epoch_has_no_checkpoint(script, run_folder):
+    stopped = script("train.py", *DIGITS, "--trainer.max_steps", 5, "--run_name", "short")
+    assert "Stopped   by max_steps in epoch 1 after 5 of 12 steps; there is no checkpoint\n" in stopped.out
+    assert "test.py" not in stopped.out  # which would test another run
+    assert not [*Path("lightning_logs/short").glob("checkpoints/*")]
+
+
+@pytest.mark.parametrize("option", ["--trainer.fast_dev_run", "--trainer.enable_checkpointing"])
+def test_without_a_checkpoint_the_next_command_is_not_printed(script, run_folder, option):
+    trained = script("train.py", *DIGITS, "--trainer.max_epochs", 1, f"{option}={option.endswith('run')}")
+    assert trained.status == 0
+    assert "test.py" not in trained.out
+
+
+@pytest.mark.parametrize("name", ["plain", "a[1]", "two words", "it's"])
+@pytest.mark.parametrize("callback", [False, True])
+def test_the_printed_command_resumes(script, name, callback):
+    own = ["--trainer.callbacks", "pytorch_lightning.callbacks.LearningRateMonitor"] if callback else []
+    assert script("train.py", *DIGITS, "--trainer.max_epochs", 1, "--run_name", name, *own).status == 0
+    run = Path("lightning_logs") / name
+    advice = runs.how_to_resume(run)
+    python, *command = shlex.split(advice.removeprefix("Resume it: "))
+    assert (python, ("--config" in command)) == ("python3", callback)
+    resumed = script(*command, "--trainer.max_epochs", 2)
+    assert resumed.status == 0
+    checkpoint = torch.load(runs.last_checkpoint(run), weights_only=True)
+    assert (checkpoint["epoch"], checkpoint["hyper_parameters"]["hidden_dims"]) == (1, 32)  # with its own settings
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "plain"),
+    [("devices", "0,1", True), ("max_time", "00:01:00:00", True), ("default_root_dir", "/some/where", False)],
+)
+def test_the_printed_command_says_whose_settings_are_followed(run_folder, option, value, plain):
+    path = run_folder / "config.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings["trainer"][option] = value
+    path.write_text(yaml.safe_dump(settings))
+    assert ("--config" in runs.how_to_resume(run_folder)) == (not plain)
+
+
+def test_a_resume_reads_its_checkpoint_once_and_builds_one_model(script, run_folder, monkeypatch):
+    """Beside Lightning's own reading, and a model without memory that the sizes of the weights are compared with."""
+    loads, devices = [], []
+    load, build = torch.load, VAE.__init__
+
+    def counted_load(path, *args, **kwargs):
+        loads.append(path)
+        return load(path, *args, **kwargs)
+
+    @wraps(build)
+    def counted_build(vae, *args, **kwargs):
+        devices.append(torch.empty(0).device.type)
+        build(vae, *args, **kwargs)
+
+    monkeypatch.setattr("torch.load", counted_load)
+    monkeypatch.setattr(VAE, "__init__", counted_build)
+    assert script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 3).status == 0
+    assert len(loads) == 2
+    assert devices == ["meta", "cpu"]
+
+
+def test_what_a_resumed_step_runs_into_is_not_called_damage(script, run_folder, monkeypatch):
+    def out_of_memory(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.")
+
+    monkeypatch.setattr(LitVAE, "training_step", out_of_memory)
+    outcome = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 3)
+    assert outcome.status == 1
+    assert outcome.err == (
+        "error: CUDA out of memory. Tried to allocate 20 GiB.\n"
+        "Resume it: python3 train.py --ckpt_path lightning_logs/version_0/checkpoints/last.ckpt\n"
+    )
+    for error in (ValueError, RuntimeError, KeyError):
+        monkeypatch.setattr(LitVAE, "training_step", lambda *_, error=error: raise_(error("a bug")))
+        with pytest.raises(error, match="a bug"):
+            script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 3)
+
+
+def raise_(error):
+    raise error
+
+
+def test_a_folder_named_like_lightning_hides_no_traceback(script, tmp_path, monkeypatch):
+    folder = tmp_path / "pytorch_lightning_vae"
+    folder.mkdir()
+    (folder / "bug.py").write_text(
+        "from pytorch_lightning import Callback\n"
+        "class Bug(Callback):\n"
+        "    def on_train_start(self, trainer, lit):\n"
+        "        raise ValueError('a bug')\n"
+    )
+    monkeypatch.syspath_prepend(folder)
+    with pytest.raises(ValueError, match="a bug"):
+        script("train.py", *DIGITS, "--trainer.max_epochs", 1, "--trainer.callbacks", "bug.Bug")
+
+
+def test_a_hyper_parameter_that_the_run_did_not_have_takes_its_default(script, run_folder):
+    settings = yaml.safe_load((run_folder / "config.yaml").read_text())
+    checkpoint = torch.load(runs.last_checkpoint(run_folder), weights_only=True)
+    del settings["model"]["beta_warmup_epochs"], settings["model"]["init_std"]
+    del checkpoint["hyper_parameters"]["beta_warmup_epochs"], checkpoint["hyper_parameters"]["init_std"]
+    del settings["data"]["init_args"]["batch_size"], checkpoint["datamodule_hyper_parameters"]["batch_size"]
+    (run_folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    torch.save(checkpoint, runs.last_checkpoint(run_folder))
+    resume = ["train.py", "--ckpt_path", "last", "--trainer.max_epochs", 3]
+    refused = script(*resume, "--model.beta_warmup_epochs", 3)
+    assert refused.err.startswith("error: --model.beta_warmup_epochs is 3.0, but the run began with 0.0.\n")
+    assert script(*resume).status == 0
+    assert torch.load(runs.last_checkpoint(run_folder), weights_only=True)["epoch"] == 2
+
+
+def test_resuming_an_older_checkpoint_removes_the_later_frames(script, run_folder):
+    older = shutil.copy(runs.last_checkpoint(run_folder), run_folder / "checkpoints" / "older.ckpt")
+    assert script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 5).status == 0
+    assert [*runs.read_frames(run_folder)] == [1, 2, 3, 4, 5]
+    assert script("train.py", "--ckpt_path", older, "--trainer.max_epochs", 3).status == 0
+    assert [*runs.read_frames(run_folder)] == [1, 2, 3]
+
+
+def test_a_resume_to_fewer_epochs_changes_nothing(script, run_folder):
+    before = content_of(run_folder)
+    refused = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 1)
+    assert refused.status == 1
+    assert re.fullmatch(r"error: --trainer.max_epochs is 1, but \S+/last.ckpt holds 2 epochs already.\n", refused.err)
+    other = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 3, "--model.likelihood", "gaussian")
+    assert other.status == 1
+    assert content_of(run_folder) == before
+    assert script("train.py", "--ckpt_path", "last").status == 0
+    assert script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 3).status == 0
+    assert yaml.safe_load((run_folder / "config.yaml").read_text())["trainer"]["max_epochs"] == 3
+
+
+def test_a_run_is_resumed_by_its_folder_or_name(script, run_folder):
+    for epochs, named in enumerate(("lightning_logs/version_0", "version_0"), start=3):
+        assert script("train.py", "--ckpt_path", named, "--trainer.max_epochs", epochs).status == 0
+        assert torch.load(runs.last_checkpoint(run_folder), weights_only=True)["epoch"] == epochs - 1

@@ -1,7 +1,7 @@
 """Callbacks and plugins of the Trainer: checkpoints, TensorBoard, shutdown, progress."""
 
-from vae.callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, best_elbo
-from vae.callbacks.progress import ProgressBar, Throughput
+from vae.callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, best_elbo, fresh_state
+from vae.callbacks.progress import Throughput, progress
 from vae.callbacks.shutdown import GracefulShutdown
 from vae.callbacks.tensorboard import RunLogger, TensorBoardImages, TruncateLogOnResume, keeps_frame
 
@@ -10,11 +10,12 @@ __all__ = [
     "BestCheckpoint",
     "GracefulShutdown",
     "LastCheckpoint",
-    "ProgressBar",
     "RunLogger",
     "TensorBoardImages",
     "Throughput",
     "TruncateLogOnResume",
     "best_elbo",
+    "fresh_state",
     "keeps_frame",
+    "progress",
 ]

@@ -6,14 +6,15 @@ from typing import Any
 
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from vae import runs
+from vae.lit_vae import LitVAE
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """`best.ckpt`: the epoch with the highest val/elbo."""
+    """`best.ckpt`: the whole epoch with the highest val/elbo."""
 
     state_key = "best"  # Lightning would make it of all settings, at each step
 
@@ -27,28 +28,34 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
-    def on_train_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
-        if self.monitor in trainer.callback_metrics:  # there is no validation with val_size 0
+    def on_train_epoch_end(self, trainer: Trainer, lit: LitVAE) -> None:
+        if lit.is_whole_epoch and self.monitor in trainer.callback_metrics:  # with val_size 0 there is no validation
             super().on_train_epoch_end(trainer, lit)
 
-    def load_state_dict(self, state: dict) -> None:
-        """Go on with the best so far, also where the run's folder has moved."""
-        here = f"{self.dirpath}/best.ckpt"
-        paths = {
-            "best_model_path": here,
-            "kth_best_model_path": here,
-            "best_k_models": {here: state["best_model_score"]},
-        }
-        super().load_state_dict(state | {"dirpath": self.dirpath} | (paths if state["best_model_path"] else {}))
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the best score; the paths are those of this run's folder, which may have moved."""
+        score = state["best_model_score"]
+        if score is None:
+            return
+        self.best_model_path = self.kth_best_model_path = f"{self.dirpath}/best.ckpt"
+        self.best_model_score = self.current_score = self.kth_value = score
+        self.best_k_models = {self.best_model_path: score}
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """`last.ckpt`: the last epoch. `save_last` would keep the best one under that name."""
+    """`last.ckpt`: the last whole epoch. `save_last` would keep the best one under that name."""
 
     state_key = "last"
 
     def __init__(self):
         super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+
+    def on_train_epoch_end(self, trainer: Trainer, lit: LitVAE) -> None:
+        if lit.is_whole_epoch:  # `max_steps` and `max_time` end training within one
+            super().on_train_epoch_end(trainer, lit)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore nothing: its one path is that of this run's folder, which may have moved."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -58,6 +65,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         content = BytesIO()
         torch.save(checkpoint, content)
         runs.write_atomically(Path(path), content.getbuffer())
+
+
+def fresh_state(trainer: Trainer) -> dict[str, Any]:
+    """The `loops` and `callbacks` that a checkpoint would hold before training."""
+    loops = ("fit_loop", "validate_loop", "test_loop", "predict_loop")
+    return {
+        "loops": {name: getattr(trainer, name).state_dict() for name in loops},
+        "callbacks": {callback.state_key: callback.state_dict() for callback in trainer.callbacks},
+    }
 
 
 def best_elbo(trainer: Trainer) -> float | None:

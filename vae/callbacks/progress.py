@@ -1,25 +1,75 @@
-"""The progress bar, and the training images per second."""
+"""The progress of a run on the screen, and the training images per second."""
 
+import sys
 import time
+from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import TQDMProgressBar
+from pytorch_lightning.callbacks import ProgressBar, TQDMProgressBar
 
 
-class ProgressBar(TQDMProgressBar):
-    """Lightning's progress bar, without the run's number.
+class TerminalProgress(TQDMProgressBar):
+    """Lightning's progress bar, with epochs counted from 1 and values to two decimals.
 
     Not the one by Rich: its thread, which draws while the model computes, costs a tenth of the training.
     """
 
-    def get_metrics(self, trainer: Trainer, lit: LightningModule) -> dict:
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        super().on_train_epoch_start(trainer)
+        self.train_progress_bar.set_description(f"Epoch {trainer.current_epoch + 1}")
+
+    def get_metrics(self, trainer: Trainer, lit: LightningModule) -> dict[str, str]:
         metrics = super().get_metrics(trainer, lit)
-        return {name: value for name, value in metrics.items() if name != "v_num"}
+        return {name: f"{value:.2f}" for name, value in metrics.items() if name != "v_num"}
+
+
+class LogProgress(ProgressBar):
+    """One line an epoch, for output that is no terminal; nothing for a test."""
+
+    is_enabled = True
+
+    def disable(self) -> None:
+        self.is_enabled = False
+
+    def enable(self) -> None:
+        self.is_enabled = True
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
+        values = {name: value for name, value in self.get_metrics(trainer, lit).items() if name != "v_num"}
+        shown = [f"{name} {value:.2f}" for name, value in values.items()]
+        shown.append(f"{time.perf_counter() - self.start:.1f} s")
+        if self.is_enabled:  # the Trainer disables it on all processes but the first
+            print(f"Epoch {trainer.current_epoch + 1}: {', '.join(shown)}", flush=True)
+
+
+def progress(refresh_rate: int = 1) -> ProgressBar:
+    """The progress bar on a terminal, lines elsewhere.
+
+    Args:
+        refresh_rate: the bar is drawn anew after so many batches.
+    """
+    return TerminalProgress(refresh_rate) if sys.stdout.isatty() else LogProgress()
 
 
 class Throughput(Callback):
     """Logs the seconds of each epoch, the training images seen so far, and how many a second outside validation."""
+
+    def __init__(self):
+        self.images_seen: int | None = None
+
+    def state_dict(self) -> dict[str, int | None]:
+        return {"images_seen": self.images_seen}
+
+    def load_state_dict(self, state: dict[str, int | None]) -> None:
+        self.images_seen = state["images_seen"]
+
+    def on_train_start(self, trainer: Trainer, lit: LightningModule) -> None:
+        if self.images_seen is None:  # a new run, or a checkpoint that does not have it
+            self.images_seen = trainer.current_epoch * len(trainer.datamodule.splits["train"])
 
     def on_train_epoch_start(self, trainer: Trainer, lit: LightningModule) -> None:
         self.start, self.validation_seconds = time.perf_counter(), 0.0
@@ -35,6 +85,6 @@ class Throughput(Callback):
         images = int(
             trainer.strategy.reduce(torch.tensor(lit.train_bound.num_images, device=lit.device), reduce_op="sum")
         )
+        self.images_seen += images
         rate = images / (seconds - self.validation_seconds)
-        seen = images * (trainer.current_epoch + 1)
-        lit.log_epoch({"epoch_seconds": seconds, "images_per_second": rate, "images_seen": float(seen)})
+        lit.log_epoch({"epoch_seconds": seconds, "images_per_second": rate, "images_seen": float(self.images_seen)})

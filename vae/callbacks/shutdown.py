@@ -14,7 +14,7 @@ class GracefulShutdown(Callback):
     """Ctrl-C and SIGTERM end a training after the step at hand; a second one ends it at once.
 
     Raises:
-        Interrupted: from the step's end; the message has the command that goes on.
+        Interrupted: from the step's end; the message has the command that resumes the run.
     """
 
     def __init__(self):
@@ -36,6 +36,7 @@ class GracefulShutdown(Callback):
         if stop:
             signum = signal.Signals(self.signum or signal.SIGTERM)
             message = f"{signum.name} stopped the run in epoch {trainer.current_epoch + 1}, step {trainer.global_step}."
-            raise runs.Interrupted(f"{message}\n{runs.how_to_resume(Path(trainer.log_dir))}", signum)
+            advice = f"\n{runs.how_to_resume(Path(trainer.log_dir))}" if trainer.log_dir else ""
+            raise runs.Interrupted(f"{message}{advice}", signum)
 
     on_validation_batch_end = on_train_batch_end

@@ -1,6 +1,8 @@
 """Errors as the user reads them: one message, no traceback."""
 
+import errno
 import logging
+import signal
 import sys
 import threading
 import warnings
@@ -15,44 +17,88 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch._dynamo.exc import TorchDynamoException
 
 from vae import runs
-from vae.lit_vae import NotFinite, PosteriorCollapse
+from vae.lit_vae import NotFinite, PosteriorCollapse, Underestimate
+
+REMEDIES = {
+    errno.EACCES: "choose a folder that can be written to",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EEXIST: "it is a file; a folder is needed",
+    errno.ENOTDIR: "it is a file; a folder is needed",
+    errno.ENOSPC: "free some space",
+}
 
 
 @contextmanager
 def user_facing_errors(*expected: type[Exception]) -> Iterator[None]:
-    """On the screen: what the user can act on, and of an expected error its message alone."""
+    """On the screen: what the user can act on, and of an expected error its message alone.
+
+    Of several processes the first one that fails prints its error: those of the others follow from its end.
+    """
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # what --trainer.profiler found
     warnings.simplefilter("ignore")
-    warnings.filterwarnings("once", category=PosteriorCollapse)
     warnings.formatwarning = lambda message, *where: f"warning: {message}\n"
     threading.excepthook = ignore_os_errors_in_threads
+    signal.signal(signal.SIGINT, interrupt)
+    where = ""
     if rank_zero_only.rank:
-        sys.stdout = StringIO()  # the first process tells
+        sys.stdout = StringIO()
+        where = f" in process {rank_zero_only.rank}"
+    else:
+        for category in (PosteriorCollapse, Underestimate):
+            warnings.filterwarnings("once", category=category)
+        warnings.filterwarnings("always", category=runs.OtherCheckpoint)
     try:
         yield
-    except KeyboardInterrupt:  # before the first step
-        exit_with_message("error: interrupted; nothing was begun", 130)
     except runs.Interrupted as stop:
         exit_with_message(str(stop), 128 + stop.signum)
     except TorchDynamoException as error:
         exit_with_message(f"error: --model.compile true does not work here: {str(error).splitlines()[0]}", 1)
-    except (*expected, runs.RunError, NotFinite, MisconfigurationException, OSError) as error:
+    except NotFinite as error:
         exit_with_message(f"error: {error}", 1)
+    except OSError as error:
+        exit_with_message(f"error{where}: {describe_os_error(error)}", 1)
+    except (*expected, runs.RunError, MisconfigurationException) as error:
+        exit_with_message(f"error{where}: {error}", 1)
+    except Exception:
+        if not is_first_failure():
+            sys.exit(1)
+        raise
     finally:
         if torch.distributed.is_initialized():  # else gloo's threads may abort the process at its very end
             torch.distributed.destroy_process_group()
 
 
+def interrupt(signum: int, frame: object) -> NoReturn:
+    """Ctrl-C where no training is under way: an exception of our own, since the Trainer ends silently on Python's."""
+    raise runs.Interrupted("error: interrupted", signum)
+
+
+def describe_os_error(error: OSError) -> str:
+    """What failed, on which file, and what to do."""
+    parts = (error.filename, error.strerror or str(error), REMEDIES.get(error.errno))
+    return ": ".join(str(part) for part in parts if part)
+
+
 def ignore_os_errors_in_threads(failure: threading.ExceptHookArgs) -> None:
-    """TensorBoard's thread fails with the disk, and so does the next thing told to it: that will be heard."""
+    """TensorBoard's thread fails with the disk, and so does the next thing logged: that is reported."""
     if not issubclass(failure.exc_type, OSError):
         threading.__excepthook__(failure)
 
 
 def exit_with_message(message: str, status: int) -> NoReturn:
-    """End with a message, once where there are several processes."""
-    if not rank_zero_only.rank:
-        print(message, file=sys.stderr)
+    """End with a message; of several processes the first one that fails prints it."""
+    if is_first_failure():
+        print(message, file=sys.stderr, flush=True)
     sys.exit(status)
+
+
+def is_first_failure() -> bool:
+    """Whether no other process has failed before this one: the processes count in the store of their group."""
+    if not torch.distributed.is_initialized():
+        return True
+    try:
+        return torch.distributed.distributed_c10d._get_default_store().add("failures", 1) == 1
+    except RuntimeError:  # the process that keeps the store has ended
+        return False

@@ -8,9 +8,7 @@ from itertools import pairwise
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from vae.callbacks import (
-    ProgressBar,
-)
+from vae.callbacks import progress
 from vae.cli.parser import CommandLineParser
 
 
@@ -37,7 +35,7 @@ def run_command(function: Callable, *optional: Callable, **options) -> None:
         options: how add_argument takes a parameter whose type does not tell.
     """
     parser = CommandLineParser(description=function.__doc__.splitlines()[0])
-    parser.add_function_arguments(function, skip=set(options))
+    parser.add_function_arguments(function, as_group=False, skip=set(options))
     for other in optional:
         material = {
             name for name, parameter in signature(other).parameters.items() if parameter.kind != Parameter.KEYWORD_ONLY
@@ -49,9 +47,9 @@ def run_command(function: Callable, *optional: Callable, **options) -> None:
 
 
 def evaluation_trainer(**options) -> Trainer:
-    """A Trainer that places and runs a model, with a progress bar, and writes nothing."""
+    """A Trainer that places and runs a model, with its progress on the screen, and writes nothing."""
     silent = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     try:
-        return Trainer(**silent, **options, use_distributed_sampler=False, callbacks=[ProgressBar()])
+        return Trainer(**silent, **options, use_distributed_sampler=False, callbacks=[progress()])
     except (ValueError, ModuleNotFoundError) as error:
         raise MisconfigurationException(f"--accelerator {options['accelerator']}: {error}") from error

@@ -1,64 +1,80 @@
-"""A command-line parser whose errors say what is wrong and what there is."""
+"""The command-line parser of the three scripts: a short help, and errors that say what is wrong and what there is."""
 
-import re
+import shlex
 import sys
+from argparse import SUPPRESS, Action, _HelpAction
 from collections.abc import Mapping
-from difflib import get_close_matches
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from jsonargparse import ArgumentParser
+from jsonargparse import DefaultHelpFormatter, Namespace
+from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser
+
+from vae.cli.messages import explain
+
+
+class HelpFormatter(DefaultHelpFormatter):
+    """Shows the choices of an option and its default, rather than names of types."""
+
+    def add_argument(self, action: Action) -> None:
+        if not getattr(action, "is_hidden", False):
+            super().add_argument(action)
+
+    def _get_default_metavar_for_optional(self, action: Action) -> str:
+        return "VALUE"
+
+    def _get_help_string(self, action: Action) -> str:
+        if action.default in (None, SUPPRESS) or action.nargs == 0:
+            return action.help
+        default = [*action.default] if isinstance(action.default, tuple) else action.default
+        return f"{action.help} (default: {str(default).lower() if isinstance(default, bool) else default})"
 
 
 class CommandLineParser(LightningArgumentParser):
     """A parser that answers a wrong command line with what is wrong and what there is, not with its usage."""
 
-    datasets: Mapping[str, type] = {}
+    datasets: Mapping[str, type] = {}  # what --data takes
+    refused: Mapping[str, str] = {}  # options of the Trainer that are not available, and why
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+        self.command = f"python3 {shlex.quote(sys.argv[0])}"
+        usage = f"{self.command} [--OPTION VALUE ...]"
+        super().__init__(*args, allow_abbrev=False, usage=usage, formatter_class=HelpFormatter, **kwargs)
+        self.file: str | None = None  # the configuration file that is read
+
+    def parse_path(self, path: Any, **kwargs) -> Namespace:
+        self.file = str(path)
+        try:
+            config = super().parse_path(path, **kwargs)
+            self.validate(config, skip_required=True)
+            for link in self._links_group._group_actions:
+                if link.dest in config:
+                    link()  # raises TypeError: its value comes from another option
+        except (KeyError, TypeError, ValueError) as error:  # unknown options, wrong values, a file that is no text
+            self.error(str(error))
+        self.file = None
+        return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error:  # a parser inside this one, for the options of a data set
+        if not self.exit_on_error:  # a parser inside this one, for the options of a class
             super().error(message, ex)
-        print(f"error: {self.explain(message)}\nAll options: python3 {self.prog} --help", file=sys.stderr)
+        message = self.explain(message)
+        where = f"{self.file}: " if self.file else ""
+        listed = "--trainer.help" if "--trainer." in message else "--help"
+        print(f"error: {where}{message}\nAll options: {self.command} {listed}", file=sys.stderr)
         sys.exit(2)
 
     def explain(self, message: str) -> str:
         """The parser's message in the words of the command line."""
-        if found := re.match(r"unrecognized arguments: (\S+)", message):
-            return self.unknown_option(found[1].partition("=")[0])
-        if found := re.search(r"given class_path '(?:.*\.)?(\w+)':\s+(.*?)\n +- ", message, re.DOTALL):
-            name, problem = found.groups()
-            if option := re.match(r"Option '(.*)' is not accepted", problem):
-                options = ", ".join(options_of(self.datasets[name]))
-                return f"unknown option --data.{option[1]}. --data {name} has: {options}"
-            message = problem.replace('Parser key "', 'Parser key "data.')
-        elif message.startswith('Parser key "data":') and (found := re.search(r"Given value: (.*)", message)):
-            return f"unknown data set {found[1]!r}: choose one of {', '.join(self.datasets)}"
-        if found := re.match(r'Parser key "(.*?)":.*Subtypes: \[(.*?)\]\n.*Given value: (.*)', message, re.DOTALL):
-            message = f"{found[1]}: expected {found[2].replace(', ', ' or ', 1)}, got {found[3]}"
-        elif found := re.search(r"Errors:\n +- (.*?)\n +- ", message, re.DOTALL):
-            message = found[1]
-        message = re.sub(r"Expected a typing\.Literal\[(.*?)\]", r"expected one of \1", message)
-        return re.sub(r"<class '(\w+)'>", r"\1", re.sub(r'^Parser key "(.*?)":\s*', r"\1: ", message))
-
-    def unknown_option(self, option: str) -> str:
-        """Names the nearest options of all, and the group's."""
-        known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
-        known = [name for name in known if not name.startswith("--print") and not name.endswith("+")]
-        tails = {name.rpartition(".")[2].removeprefix("--"): name for name in known}
-        near = get_close_matches(option.rpartition(".")[2].removeprefix("--"), tails, n=3)
-        siblings = [name for name in known if name.rpartition(".")[0] == option.rpartition(".")[0]]
-        lines = [f"unknown option {option}"]
-        if near:
-            lines.append(f"Nearest: {', '.join(tails[tail] for tail in near)}")
-        if len(siblings) <= 32:
-            lines.append(f"There are: {', '.join(siblings)}")
-        return "\n".join(lines)
+        return explain(message, self)
 
 
-def options_of(dataset: type) -> list[str]:
-    """The options of a data module, as they are typed."""
-    names = ArgumentParser().add_class_arguments(dataset)
-    return [f"--data.{name}" for name in names if name != "seed"]
+class TrainerHelp(_HelpAction):
+    """`--trainer.help`: prints the Trainer's options, which `--help` leaves out."""
+
+    def __call__(self, parser: CommandLineParser, *_: Any) -> NoReturn:
+        blocks = "Options that count training batches count blocks of --data.steps_per_block steps."
+        options = CommandLineParser(description=f"Options of Lightning's Trainer. {blocks}")
+        options.add_class_arguments(Trainer, "trainer", fail_untyped=False, skip={*parser.refused})
+        options.print_help()
+        sys.exit()

@@ -1,12 +1,17 @@
 """`train.py`: a LightningCLI around LitVAE, the data modules and the Trainer."""
 
+from argparse import ArgumentError
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
-from traceback import extract_tb
+from traceback import walk_tb
 
+import torch
+from jsonargparse import Namespace
 from jsonargparse.typing import restricted_number_type
 from pytorch_lightning import LightningDataModule, Trainer
-from pytorch_lightning.cli import ArgsType, LightningCLI
+from pytorch_lightning.callbacks import ProgressBar as Progress
+from pytorch_lightning.cli import ArgsType, LightningCLI, SaveConfigCallback
 
 from vae import runs
 from vae.callbacks import (
@@ -14,16 +19,45 @@ from vae.callbacks import (
     BestCheckpoint,
     GracefulShutdown,
     LastCheckpoint,
-    ProgressBar,
     RunLogger,
     TensorBoardImages,
     Throughput,
     TruncateLogOnResume,
+    fresh_state,
+    progress,
 )
-from vae.cli.parser import CommandLineParser
+from vae.cli.errors import describe_os_error
+from vae.cli.parser import CommandLineParser, TrainerHelp
 from vae.lit_vae import LitVAE
 
 SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
+DEFAULTS = signature(Trainer).parameters
+AT_LEAST_ONE = ("accumulate_grad_batches", "check_val_every_n_epoch", "limit_train_batches", "max_epochs", "max_steps")
+REFUSED = {  # options of the Trainer without effect here, or with a wrong one
+    "accumulate_grad_batches": "not available; the images in a training step are --data.batch_size",
+    "barebones": "a run always writes into its folder; to try without, --trainer.fast_dev_run true",
+    "default_root_dir": "a run lives in lightning_logs in the working directory; --run_name names its folder",
+    "gradient_clip_algorithm": "gradients are clipped by their norm; the option is --model.gradient_clip_val",
+    "gradient_clip_val": "the option is --model.gradient_clip_val",
+    "limit_predict_batches": "train.py does not predict",
+    "limit_test_batches": "train.py does not test; test.py does",
+    "logger": "a run always writes into its folder; to try without, --trainer.fast_dev_run true",
+    "model_registry": "not available; a model stays in the folder of its run",
+    "num_sanity_val_steps": "validation before training would be logged as that of an epoch",
+    "overfit_batches": "each epoch has an order of its own; to train on fewer images, --trainer.limit_train_batches",
+    "use_distributed_sampler": "the data modules shard their images themselves",
+}
+
+
+class SaveSettings(SaveConfigCallback):
+    """Writes config.yaml when training starts: a resume that is refused before has changed nothing."""
+
+    def setup(self, trainer: Trainer, lit: LitVAE, stage: str) -> None:
+        pass
+
+    def on_train_start(self, trainer: Trainer, lit: LitVAE) -> None:
+        path = Path(trainer.log_dir) / self.config_filename  # log_dir: all processes must ask for it
+        runs.write_atomically(path, self.parser.dump(self.config, skip_unset=False, skip_validation=True).encode())
 
 
 class TrainCLI(LightningCLI):
@@ -37,6 +71,7 @@ class TrainCLI(LightningCLI):
     def __init__(self, data_class: type[LightningDataModule], datasets: Mapping[str, type], args: ArgsType = None):
         self.datasets = datasets
         self.ckpt_path: Path | None = None
+        self.epochs_before = 0
         super().__init__(
             LitVAE,
             data_class,
@@ -48,7 +83,7 @@ class TrainCLI(LightningCLI):
                 "devices": 1,  # more of them are slower for models this small
                 "use_distributed_sampler": False,  # the data modules share their images out themselves
             },
-            save_config_kwargs={"overwrite": True},  # a resumed run writes it again
+            save_config_callback=SaveSettings,
             parser_class=CommandLineParser,
             parser_kwargs={"description": "Train a variational auto-encoder."},
             auto_configure_optimizers=False,
@@ -57,20 +92,38 @@ class TrainCLI(LightningCLI):
             args=args,
         )
 
+    def add_core_arguments_to_parser(self, parser: CommandLineParser) -> None:
+        parser.add_lightning_class_args(LitVAE, "model")
+        parser.add_subclass_arguments(
+            self.datamodule_class,
+            "data",
+            fail_untyped=False,
+            required=True,
+            skip={"seed"},  # it is that of seed_everything
+            metavar=f"{{{','.join(self.datasets)}}}",
+            help="The data set; --data.help NAME lists its options, which follow --data NAME.",
+        )
+        parser.add_lightning_class_args(Trainer, "trainer")
+        parser.set_defaults({f"trainer.{name}": value for name, value in self.trainer_defaults.items()})
+
     def add_default_arguments_to_parser(self, parser: CommandLineParser) -> None:
         parser.add_argument("--seed_everything", type=SEED, default=0, help="Seed of weights, order and noise.")
 
     def add_arguments_to_parser(self, parser: CommandLineParser) -> None:
-        parser.datasets = self.datasets
+        parser.datasets, parser.refused = self.datasets, REFUSED
+        resume = "Resume: a checkpoint, the folder or the name of a run, or last, the newest run."
+        parser.add_argument("--ckpt_path", type=str | None, help=resume)
         parser.add_argument(
             "--run_name", type=str | None, help="The run's folder in lightning_logs; default: version_N."
         )
-        parser.add_argument("--ckpt_path", type=str | None, help="Go on from this checkpoint; last: the newest run's.")
         parser.set_defaults({"data": next(iter(self.datasets))})
         parser.link_arguments("seed_everything", "model.seed", int)  # a plain one: it goes into the checkpoint
-        parser.link_arguments("seed_everything", "data.init_args.seed", int)
         parser.link_arguments("data", "model.image_shape", lambda data: data.image_shape, apply_on="instantiate")
         parser.link_arguments("data", "model.palette", self.palette, apply_on="instantiate")
+        for action in parser._actions + parser._links_group._group_actions:
+            if action.dest.startswith("trainer") or action in parser._links_group._group_actions:
+                action.is_hidden = True  # help=SUPPRESS would leave it out of config.yaml as well
+        parser.add_argument("--trainer.help", action=TrainerHelp, help="List the options of Lightning's Trainer.")
 
     def palette(self, data: LightningDataModule) -> tuple[tuple[int, ...], ...] | None:
         """The colours of the training images, for the one likelihood that asks for them."""
@@ -81,33 +134,50 @@ class TrainCLI(LightningCLI):
         return data.palette()
 
     def parse_arguments(self, parser: CommandLineParser, args: ArgsType) -> None:
-        """Parse; where a run is gone on with, once more with that run's own config.yaml as the base."""
+        """Parse; to resume a run, once more with its own config.yaml as the base."""
         self.parse(parser, args)
         self.run_name = self.config.run_name
         if self.config.ckpt_path:
-            self.ckpt_path = runs.checkpoint_to_resume(self.config.ckpt_path, self.run_name)
-            settings = runs.run_of(self.ckpt_path) / "config.yaml"
-            if not any(settings.samefile(str(named)) for named in self.config.config or ()):
-                runs.check_settings(self.ckpt_path, self.datasets)
-            parser.default_config_files = [str(settings)]
-            self.parse(parser, args)
-        self.config.ckpt_path = self.config.run_name = None  # what is saved can be begun anew
+            named = self.config.ckpt_path, self.run_name
+            self.ckpt_path, self.checkpoint = runs.checkpoint_to_resume(*named, self.datasets)
+            self.parse(parser, args, self.settings_to_resume(parser))
+            data, dataset = self.config.data.init_args, self.config.data.class_path.rpartition(".")[2]
+            now = {"dataset": dataset, **data.as_dict()}  # before a model of some other size is built
+            runs.check_hyperparameters(self.checkpoint, self.config.model.as_dict(), now, self.datasets[dataset])
+        self.config.ckpt_path = self.config.run_name = None  # config.yaml can begin a new run
 
-    def parse(self, parser: CommandLineParser, args: ArgsType) -> None:
+    def settings_to_resume(self, parser: CommandLineParser) -> Namespace | None:
+        """The checked settings of the run's config.yaml; None if the user names that file, and so trusts it."""
+        run = runs.run_of(self.ckpt_path)
+        settings, path = runs.read_settings(run), run / "config.yaml"
+        self.begun = settings["trainer"]
+        if any(named and path.samefile(str(named)) for named in self.config.config or ()):
+            return None
+        options = {group: parser.get_defaults()[group].keys() for group in ("model", "trainer")}
+        checked = runs.check_settings(settings, self.ckpt_path, options, self.datasets)
         try:
-            super().parse_arguments(parser, args)
-        except ValueError as error:  # a configuration file that is no text
-            parser.error(str(error))
+            parser.exit_on_error = False
+            return parser.parse_object(checked)
+        except ArgumentError as error:
+            raise runs.RunError(f"{path}: {parser.explain(str(error))}") from error
+        finally:
+            parser.exit_on_error = True
+
+    def parse(self, parser: CommandLineParser, args: ArgsType, base: Namespace | None = None) -> None:
+        parse = parser.parse_object if isinstance(args, dict | Namespace) else parser.parse_args
+        self.config = parse(args, namespace=base)
         name = self.config.data.class_path.rpartition(".")[2]
         if name not in self.datasets:
             parser.error(f"unknown data set {name!r}: choose one of {', '.join(self.datasets)}")
-        for option in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+        for group in ("model", "trainer"):
+            if not isinstance(self.config[group], Namespace):
+                parser.error(f"--{group}: expected options with values, got {self.config[group]}")
+        for option in AT_LEAST_ONE:
             if self.config.trainer[option] == 0:
-                parser.error(f"trainer.{option}: expected a whole number of at least 1, got 0")
-        if self.config.trainer.logger not in (None, True):
-            parser.error(
-                "trainer.logger: a run always writes into its folder; to try without, --trainer.fast_dev_run true"
-            )
+                parser.error(f"--trainer.{option}: expected at least 1, got 0")
+        for option, reason in REFUSED.items():
+            if self.config.trainer[option] not in (None, self.trainer_defaults.get(option, DEFAULTS[option].default)):
+                parser.error(f"--trainer.{option}: {reason}")
 
     def instantiate_classes(self) -> None:
         try:
@@ -116,40 +186,68 @@ class TrainCLI(LightningCLI):
             self.parser.error(str(error))
 
     def instantiate_trainer(self) -> Trainer:
-        options = self.config.trainer
+        options = self.config_init.trainer
+        own = options.callbacks if isinstance(options.callbacks, list) else [options.callbacks]
         callbacks = [GracefulShutdown(), TruncateLogOnResume(), Throughput(), TensorBoardImages()]
         if options.enable_checkpointing is not False:
             callbacks += [BestCheckpoint(), LastCheckpoint()]
-        if options.enable_progress_bar is not False:
-            callbacks.append(ProgressBar(refresh_rate=20))  # at every batch it would cost a step's time a twentieth
+        if options.enable_progress_bar is not False and not any(isinstance(each, Progress) for each in own):
+            callbacks.append(progress(refresh_rate=2))  # of blocks
         self.trainer_defaults["callbacks"] = callbacks
         resumed = runs.run_of(self.ckpt_path) if self.ckpt_path else None
-        plugins = [AtomicCheckpointIO(), *(options.plugins or ())]
-        return super().instantiate_trainer(logger=RunLogger(self.run_name, resumed), plugins=plugins)
+        plugins = options.plugins if isinstance(options.plugins, list) else [options.plugins]
+        plugins = [AtomicCheckpointIO(), *(plugin for plugin in plugins if plugin)]
+        try:
+            return super().instantiate_trainer(logger=RunLogger(self.run_name, resumed), plugins=plugins)
+        except (TypeError, ImportError) as error:  # a value of accelerator, devices or precision
+            self.parser.error(f"--trainer: {error}")
 
     def fit(self) -> None:
-        """Train. What can be wrong is looked at first, so that then nothing is written."""
+        """Train. What can be wrong is checked first, so that then nothing is written."""
         if self.ckpt_path:
-            runs.check_hyperparameters(self.ckpt_path, self.model, self.datamodule, self.datasets)
-            begun, now = self.parser.get_defaults().trainer.max_epochs, self.config.trainer.max_epochs
-            if self.model.hparams.lr_schedule == "cosine" and begun != now:
-                raise runs.RunError(
-                    f"A cosine schedule ends with its run, here after {begun} epochs; it cannot go on to {now}."
-                )
+            lit, data = self.model, self.datamodule
+            runs.check_hyperparameters(self.checkpoint, lit.hparams, data.hparams, type(data))
+            fresh, options = fresh_state(self.trainer), self.config.trainer.as_dict()
+            runs.check_resumable(self.checkpoint, self.ckpt_path, lit, fresh, self.begun, options)
+            self.epochs_before = self.checkpoint["epoch"] + 1
+            del self.checkpoint  # the Trainer reads it again
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
         try:
             self.trainer.fit(self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            if self.ckpt_path and self.trainer.global_step <= runs.read_checkpoint(self.ckpt_path)["global_step"]:
-                raise runs.RunError(
-                    f"The run cannot go on from {self.ckpt_path}: it is damaged, or not this project's ({error})."
-                ) from error
-            if "pytorch_lightning" in extract_tb(error.__traceback__)[-1].filename:  # an option that it cannot take
-                raise runs.RunError(str(error).strip()) from error
+        except (OSError, torch.OutOfMemoryError) as error:
+            trainer = self.trainer  # the first process knows the folder
+            began = trainer.global_step and trainer.is_global_zero and not trainer.fast_dev_run
+            advice = f"\n{runs.how_to_resume(Path(trainer.logger.log_dir))}" if began else ""
+            reason = describe_os_error(error) if isinstance(error, OSError) else str(error)
+            raise runs.RunError(f"{reason}{advice}") from error
+        except (TypeError, ValueError, RuntimeError) as error:
+            *_, (frame, _) = walk_tb(error.__traceback__)
+            if frame.f_globals["__name__"].startswith("pytorch_lightning."):  # which refuses an option
+                raise runs.RunError(str(error).strip() or repr(error)) from error
             raise
-        except OSError as error:  # a full disk, say; before there is a folder there is nothing to add
-            if not self.trainer.global_step:
-                raise
-            run = Path(self.trainer.logger.log_dir)
-            raise runs.RunError(f"{error}\n{runs.how_to_resume(run)}") from error
+
+    def trained(self, seconds: float) -> str:
+        """What `fit` has trained, in words; an epoch counts once it is whole."""
+        unfinished = self.unfinished_epoch() is not None
+        epochs = self.trainer.current_epoch - unfinished
+        new = epochs - self.epochs_before
+        if self.epochs_before and not (new or unfinished):
+            return f"nothing: the run has its {epochs} epochs; --trainer.max_epochs {2 * epochs} goes further"
+        minutes, seconds = divmod(round(seconds), 60)
+        of_all = f", {epochs} in all," if self.epochs_before else ""
+        return f"{new} epoch{'s' * (new != 1)}{of_all} in {minutes} min {seconds} s"
+
+    def unfinished_epoch(self) -> str | None:
+        """Where training ended within an epoch, in words; None if it did not."""
+        trainer, steps = self.trainer, self.model.epoch_steps
+        if trainer.fast_dev_run or not steps or self.model.is_whole_epoch:
+            return None
+        option = "max_time" if self.config.trainer.max_time else "a callback"
+        if 0 <= trainer.max_steps <= trainer.global_step:
+            option = "max_steps"
+        kept, epoch = trainer.current_epoch - 1, trainer.current_epoch
+        saved = f"last.ckpt holds {kept} whole epoch{'s' if kept > 1 else ''}"
+        if not runs.last_checkpoint(Path(trainer.logger.log_dir)).exists():
+            saved = "there is no checkpoint"
+        return f"by {option} in epoch {epoch} after {steps} of {self.model.steps_per_epoch} steps; {saved}"

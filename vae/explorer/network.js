@@ -132,17 +132,18 @@ const PIXEL_LIKELIHOODS = {
   },
   gaussian: {
     mean: (p, i) => sigmoid(p.logits[i]),
-    logProb: (p, i, x, { minScale }) =>
-      logNormal(x, sigmoid(p.logits[i]), Math.sqrt(Math.exp(p.log_var[i]) + minScale ** 2)),
+    logProb: (p, i, x, { minScale, logVarBounds }) =>
+      logNormal(x, sigmoid(p.logits[i]), Math.sqrt(Math.exp(clamp(p.log_var[i], ...logVarBounds)) + minScale ** 2)),
   },
   gaussian_fixed: {
     mean: (p, i) => sigmoid(p.logits[i]),
     logProb: (p, i, x, { scale }) => logNormal(x, sigmoid(p.logits[i]), scale),
   },
   discretized_logistic: {
-    mean: (p, i) => discretizedLogisticMean(sigmoid(p.logits[i]), Math.exp(p.log_scale[i] - 2)),
-    logProb(p, i, x) {
-      const inverseScale = Math.exp(2 - p.log_scale[i]), halfBin = (0.5 / 255) * inverseScale;
+    mean: (p, i, { logScaleBounds }) =>
+      discretizedLogisticMean(sigmoid(p.logits[i]), Math.exp(clamp(p.log_scale[i] - 2, ...logScaleBounds))),
+    logProb(p, i, x, { logScaleBounds }) {
+      const inverseScale = Math.exp(-clamp(p.log_scale[i] - 2, ...logScaleBounds)), halfBin = (0.5 / 255) * inverseScale;
       const middle = (x - sigmoid(p.logits[i])) * inverseScale;
       if (x < 0.5 / 255) return logSigmoid(middle + halfBin);
       if (x > 1 - 0.5 / 255) return logSigmoid(halfBin - middle);
@@ -162,7 +163,7 @@ class PixelLikelihood {
   }
 
   image(p) {
-    return p.logits.map((_, i) => this.mean(p, i));
+    return p.logits.map((_, i) => this.mean(p, i, this.options));
   }
 
   logDensity(p, x) {
@@ -215,8 +216,8 @@ class PaletteLikelihood {
 
 /** The variational auto-encoder of arXiv 1312.6114: the names are those of the class in vae/model.py. */
 class VAE {
-  constructor({ latentDim, encoder, posterior, decoder, likelihood }) {
-    Object.assign(this, { latentDim, encoder, posterior, decoder });
+  constructor({ latentDim, encoder, posterior, logVarBounds, decoder, likelihood }) {
+    Object.assign(this, { latentDim, encoder, posterior, logVarBounds, decoder });
     this.likelihood = new (likelihood.name === "categorical" ? PaletteLikelihood : PixelLikelihood)(likelihood);
   }
 
@@ -225,7 +226,7 @@ class VAE {
     const features = run(this.encoder, x);
     return {
       mean: run(this.posterior.mean, features),
-      std: run(this.posterior.log_var, features).map((logVar) => Math.exp(logVar / 2)),
+      std: run(this.posterior.log_var, features).map((logVar) => Math.exp(clamp(logVar, ...this.logVarBounds) / 2)),
     };
   }
 

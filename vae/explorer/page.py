@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
-from vae.distributions import PaletteCategorical
-from vae.likelihoods import LIKELIHOODS
+from vae.distributions import colours_of
+from vae.likelihoods import LIKELIHOODS, MAX_LOG_SCALE, MAX_LOG_VAR, MIN_LOG_SCALE, MIN_LOG_VAR
 from vae.metrics import is_active
 from vae.model import VAE
 from vae.networks import ChannelsFirst
@@ -94,7 +95,7 @@ def explorer_page(
         model = describe_model(vae, weights, half_size=True)
     model_size = len(weights.content)
     while True:
-        data = describe_data(vae, images, labels, weights)
+        data = describe_data(vae, images, labels, model["likelihood"].get("palette"), weights)
         page = assemble(name, model | data | {"name": name, "classes": classes and list(classes)}, weights)
         if len(page.encode()) <= MAX_PAGE_SIZE:
             return page
@@ -136,7 +137,7 @@ def describe_model(vae: VAE, block: Block, half_size: bool) -> dict[str, Any]:
     calls: list[tuple[nn.Module, torch.Size, torch.Size]] = []
     leaves = [module for module in vae.modules() if not any(module.children())]
     hooks = [leaf.register_forward_hook(lambda m, x, y: calls.append((m, x[0].shape, y.shape))) for leaf in leaves]
-    vae.decode(vae.encode(torch.zeros(1, *vae.image_shape, device=vae.prior_loc.device)).mean)
+    p_x = vae.decode(vae.encode(torch.zeros(1, *vae.image_shape, device=vae.prior_loc.device)).mean)
     for hook in hooks:
         hook.remove()
 
@@ -153,10 +154,11 @@ def describe_model(vae: VAE, block: Block, half_size: bool) -> dict[str, Any]:
         "shape": vae.image_shape,
         "latentDim": vae.latent_dim,
         "parameters": count_parameters(vae),
+        "logVarBounds": (MIN_LOG_VAR, MAX_LOG_VAR),
         "encoder": layers(vae.encoder),
         "posterior": {name: layers(head) for name, head in vae.posterior.named_children()},
         "decoder": layers(vae.decoder),
-        "likelihood": describe_likelihood(vae.likelihood)
+        "likelihood": describe_likelihood(vae.likelihood, p_x)
         | {"heads": {name: layers(head) for name, head in vae.likelihood.named_children()}},
     }
 
@@ -193,23 +195,27 @@ def describe_layer(
     raise NotExplorable(f"explorer: the page has no layer {type(layer).__name__}, which this model has.")
 
 
-def describe_likelihood(likelihood: nn.Module) -> dict[str, Any]:
-    """The likelihood's name and its constants."""
+def describe_likelihood(likelihood: nn.Module, p_x: Distribution) -> dict[str, Any]:
+    """The likelihood's name and its constants; where one scale serves all pixels, it is that of any p(x|z)."""
     described: dict[str, Any] = {
         "name": next(name for name, kind in LIKELIHOODS.items() if type(likelihood) is kind),
+        "logScaleBounds": (MIN_LOG_SCALE, MAX_LOG_SCALE),
+        "logVarBounds": (MIN_LOG_VAR, MAX_LOG_VAR),
         "kind": {binary: likelihood.log_prob_kind(binary=binary == "binary") for binary in ("binary", "grey")},
     }
     if described["name"] == "gaussian":
         described["minScale"] = likelihood.min_scale
     if described["name"] == "gaussian_fixed":
-        described["scale"] = (likelihood.log_var.exp() + likelihood.min_scale**2).sqrt().item()
+        described["scale"] = p_x.base_dist.scale.flatten()[0].item()
     if described["name"] == "categorical":
-        described["palette"] = to_bytes(likelihood.palette).tolist()
-        described["stray"] = PaletteCategorical.STRAY
+        described["palette"] = to_bytes(colours_of(p_x.codes, p_x.num_channels, torch.float32)).tolist()
+        described["stray"] = p_x.STRAY
     return described
 
 
-def describe_data(vae: VAE, images: Tensor, labels: Tensor | None, block: Block) -> dict[str, Any]:
+def describe_data(
+    vae: VAE, images: Tensor, labels: Tensor | None, palette: list[list[int]] | None, block: Block
+) -> dict[str, Any]:
     """The test images with their codes, and the map on which these are drawn."""
     codes, kl, errors = [], [], []
     for some in images.split(1_000):
@@ -223,7 +229,7 @@ def describe_data(vae: VAE, images: Tensor, labels: Tensor | None, block: Block)
     described = {
         "count": len(images),
         "binary": binary,
-        "palette": find_palette(vae, pixels),
+        "palette": find_palette(pixels, palette),
         "images": block.add(pixels),
         "codes": block.add(z),
         "kl": torch.cat(kl).mean(0).tolist(),
@@ -252,26 +258,23 @@ def describe_map(codes: Tensor) -> dict[str, Any]:
     }
 
 
-def find_palette(vae: VAE, pixels: Tensor) -> list[list[int]] | None:
+def find_palette(pixels: Tensor, known: list[list[int]] | None) -> list[list[int]] | None:
     """The colours that one paints with, the most frequent first; None where any grey or colour will do.
 
     Args:
-        vae: the model; a categorical one knows its palette.
         pixels: uint8 [N, C, H, W].
+        known: the palette of a categorical likelihood.
     """
-    known = getattr(vae.likelihood, "palette", None)
-    if known is None and pixels.shape[1] == 1:
+    channels = pixels.shape[1]
+    if known is None and channels == 1:
         return None
-    codes = sum(channel.int() << 8 * place for place, channel in enumerate(pixels.unbind(1)))
+    codes = sum(channel.int() << 8 * place for place, channel in enumerate(reversed(pixels.unbind(1))))
     found, counts = torch.unique(codes, return_counts=True)
-    frequency = {
-        tuple(code >> 8 * place & 255 for place in range(pixels.shape[1])): count
-        for code, count in zip(found.tolist(), counts.tolist(), strict=True)
-    }
-    colours = [*frequency] if known is None else [tuple(colour) for colour in to_bytes(known).tolist()]
-    if len(colours) > MAX_COLOURS and known is None:
+    colours = to_bytes(colours_of(found, channels, torch.float32)).tolist()
+    frequency = {tuple(colour): count for colour, count in zip(colours, counts.tolist(), strict=True)}
+    if known is None and len(colours) > MAX_COLOURS:
         return None
-    return [list(colour) for colour in sorted(colours, key=lambda colour: -frequency.get(colour, 0))]
+    return sorted(known or colours, key=lambda colour: -frequency.get(tuple(colour), 0))
 
 
 def to_bytes(values: Tensor) -> Tensor:

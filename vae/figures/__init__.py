@@ -1,22 +1,102 @@
 """One pure function a figure: model, tensors and histories in, figure out. Nothing is read or written here.
 
-The arguments before the `*` of a figure are what it shows; those after it are its options, which `visualizations.py`
-offers on the command line. A figure that does not apply to a model raises `NotApplicable`.
+A new figure is a function in one of these modules and its name in `FIGURES`. The arguments before the `*` are what it
+shows; those after it are its options, which `visualizations.py` offers on the command line. `Annotated[Tensor, n]`
+says that the figure needs the first n images or labels only. A figure returns a matplotlib figure, a list of them (an
+animation) or a string (an HTML page). One that does not apply to a model raises `NotApplicable`.
 """
 
-from vae.figures import explorer, latent_space, reconstructions, training  # noqa: F401  each enters its figures into FIGURES
-from vae.figures.latent_space import encode_images
-from vae.figures.reconstructions import reconstruction_grid, sample_grid
-from vae.figures.registry import FIGURES, NotApplicable, figure, render
-from vae.figures.training import film_frame
+from collections.abc import Callable, Mapping
+from inspect import signature
+from io import BytesIO
+from typing import Any
+
+import matplotlib.style
+import torch
+
+from vae.figures.drawing import STYLE, NotApplicable, add_caption, encode_gif
+from vae.figures.explorer import explorer
+from vae.figures.latent_space import (
+    encode_images,
+    interpolations,
+    latent_scatter,
+    latent_usage,
+    learned_manifold,
+    traversals,
+)
+from vae.figures.reconstructions import (
+    reconstruction,
+    reconstruction_by_class,
+    reconstruction_grid,
+    sample_grid,
+    samples,
+)
+from vae.figures.training import film_frame, learning_curve, learning_curves, training_film
 
 __all__ = [
     "FIGURES",
     "NotApplicable",
+    "compares_runs",
     "encode_images",
-    "figure",
     "film_frame",
     "reconstruction_grid",
     "render",
     "sample_grid",
 ]
+
+FIGURES: dict[str, Callable] = {
+    function.__name__: torch.no_grad()(matplotlib.style.context(STYLE)(function))
+    for function in (
+        reconstruction,
+        reconstruction_by_class,
+        samples,
+        learned_manifold,
+        latent_scatter,
+        traversals,
+        interpolations,
+        learning_curve,
+        learning_curves,
+        latent_usage,
+        training_film,
+        explorer,
+    )
+}
+
+
+def compares_runs(name: str) -> bool:
+    """Whether the figure of that name shows several runs."""
+    return "histories" in signature(FIGURES[name]).parameters
+
+
+@matplotlib.style.context(STYLE)
+def render(name: str, inputs: Mapping[str, Callable[..., Any]]) -> tuple[str, bytes]:
+    """The figure of that name as a file: its suffix (png, gif or html) and its content.
+
+    Args:
+        name: one of FIGURES.
+        inputs: what gets each argument that a figure may have; those of images and labels take their number. `source`
+            gets what the caption says: run, epoch, data, split and likelihood.
+
+    Raises:
+        NotApplicable: from the figure.
+    """
+    parameters = signature(FIGURES[name]).parameters
+    result = FIGURES[name](
+        **{
+            part: inputs[part](*getattr(parameter.annotation, "__metadata__", ()))
+            for part, parameter in parameters.items()
+        }
+    )
+    if isinstance(result, str):
+        return "html", result.encode()
+    absent = {part for part, argument in {"epoch": "vae", "split": "images"}.items() if argument not in parameters}
+    source = {} if compares_runs(name) else inputs["source"]()
+    source = {part: text for part, text in source.items() if part not in absent}
+    for chart in result if isinstance(result, list) else [result]:
+        add_caption(chart, source)
+    if isinstance(result, list):
+        return "gif", encode_gif(result, source)
+    content = BytesIO()
+    metadata = {"Title": name} | {part.capitalize(): text for part, text in source.items()}
+    result.savefig(content, format="png", metadata=metadata)
+    return "png", content.getvalue()

@@ -1,16 +1,22 @@
 """The latent space to explore with the mouse: a page in which the model itself runs."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from torch import Tensor
 
-from vae.explorer import NotExplorable, explorer_page
-from vae.figures.registry import NotApplicable, figure
+from vae.explorer import MAX_IMAGES, NotExplorable, explorer_page
+from vae.figures.drawing import NotApplicable
 from vae.model import VAE
 
 
-@figure
-def explorer(vae: VAE, images: Tensor, labels: Tensor | None, classes: Sequence[str] | None, dataset: str) -> str:
+def explorer(
+    vae: VAE,
+    images: Annotated[Tensor, MAX_IMAGES],
+    labels: Annotated[Tensor | None, MAX_IMAGES],
+    classes: Sequence[str] | None,
+    dataset: str,
+) -> str:
     """One HTML file to open in a browser: decode with the mouse, encode what one draws, see the bound computed.
 
     Args:

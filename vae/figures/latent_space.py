@@ -1,24 +1,35 @@
 """Figures of the latent space: the manifold, the codes, ways through it, and which of its dimensions are used."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
-import matplotlib.style
 import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vae.figures.drawing import COLOURS, decode_images, image_figure, image_grid, label_cells, latent_name, to_rgb
-from vae.figures.registry import NotApplicable, figure
-from vae.metrics import is_active
+from vae.figures.drawing import (
+    CAPTION_MARGIN,
+    COLOURS,
+    NotApplicable,
+    decode_images,
+    image_figure,
+    image_grid,
+    label_cells,
+    latent_name,
+    shorten,
+    to_rgb,
+)
+from vae.metrics import ACTIVE_THRESHOLD, is_active
 from vae.model import VAE
 
 MAX_ROWS = 40
+MAX_NAMES = 25  # classes named in the plane and in one column of a legend
+COLLAPSED = 1e-6  # a standard deviation of posterior means that is rounding alone
 
 
-@figure
 def learned_manifold(
     vae: VAE,
     *,
@@ -43,35 +54,41 @@ def learned_manifold(
         )
     steps = latent_steps(grid, extent, grid_size)
     spacing = "at quantiles of the prior" if grid == "quantiles" else "in even steps"
-    chart = image_figure(manifold_grid(vae, steps), f"Learned manifold, {spacing}", left=80, bottom=70)
+    chart = image_figure(manifold_grid(vae, steps), f"Learned manifold, {spacing}", left=80, bottom=50 + CAPTION_MARGIN)
     (axes,) = chart.axes
-    shown = {round(place * (grid_size - 1) / 6) for place in range(7)}
-    names = [f"{z:.2f}" if place in shown else "" for place, z in enumerate(steps)]
+    names = [f"{z:.2f}" for z in steps]
     label_cells(axes, rows=names[::-1] if vae.latent_dim == 2 else [""], columns=names, bottom=True)
+    axes.tick_params(labelsize=9)
     axes.set_xlabel(latent_name(0))
     axes.set_ylabel(latent_name(1) if vae.latent_dim == 2 else "")
     return chart
 
 
-@figure
 def latent_scatter(
-    vae: VAE, images: Tensor, labels: Tensor | None, classes: Sequence[str] | None, *, tsne_points: PositiveInt = 2_000
+    vae: VAE,
+    images: Annotated[Tensor, 10_000],
+    labels: Annotated[Tensor | None, 10_000],
+    classes: Sequence[str] | None,
+    *,
+    tsne_points: PositiveInt = 2_000,
 ) -> Figure:
     """The posterior's means, coloured by label: as they are up to two dimensions, above that by PCA and by t-SNE.
 
     Args:
         vae: the model.
         images: [N, C, H, W], values in [0, 1].
-        labels: [N], places in `classes`, or None.
+        labels: [N], indices into `classes`, or None.
         classes: the labels' names, or None.
         tsne_points: How many images t-SNE arranges, the first ones; its time grows with them.
 
     Raises:
-        NotApplicable: there are too few images to arrange.
+        NotApplicable: above two dimensions there are too few images to arrange, or their means are all equal.
     """
     z, _ = encode_images(vae, images)
     if vae.latent_dim > 2 and len(z[:tsne_points]) < 4:
         raise NotApplicable("latent_scatter needs at least four images where there are more than two dimensions")
+    if vae.latent_dim > 2 and z[:tsne_points].std(0).max() < COLLAPSED:  # t-SNE would crash the interpreter
+        raise NotApplicable("latent_scatter needs posterior means that differ; this posterior has collapsed")
     if vae.latent_dim == 1:
         aside = torch.rand(len(z), 1, generator=torch.Generator().manual_seed(0))
         maps = [
@@ -100,12 +117,11 @@ def latent_scatter(
             axes.set_aspect("equal", adjustable="datalim")
         scatter(axes, points, None if labels is None else labels[: len(points)], classes)
     if labels is not None:
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), ncols=-(-len(labels.unique()) // 25))
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), ncols=-(-len(labels.unique()) // MAX_NAMES))
     return chart
 
 
-@figure
-def traversals(vae: VAE, images: Tensor) -> Figure:
+def traversals(vae: VAE, images: Annotated[Tensor, 2_000]) -> Figure:
     """One row a latent variable, most active first: it goes from -3 to 3, the others stay at the first image's code.
 
     Args:
@@ -118,15 +134,20 @@ def traversals(vae: VAE, images: Tensor) -> Figure:
     paths = z[0].repeat(len(order), len(steps), 1)  # row, column, Z
     for row, dimension in enumerate(order):
         paths[row, :, dimension] = steps
-    title = "Traversals: one latent variable changes, the others stay"
-    chart = image_figure(image_grid(decode_images(vae, paths.flatten(0, 1)), len(steps)), title, left=150, top=80)
+    title = "Traversals: one latent variable changes, the others stay at the code of the image at the top left"
+    grid = image_grid(decode_images(vae, paths.flatten(0, 1)), len(steps))
+    chart = image_figure(grid, title, left=150, top=100)
+    (axes,) = chart.axes
     names = [f"{latent_name(dimension)}  {kl[dimension]:.2f} nats" for dimension in order]
-    label_cells(chart.axes[0], rows=names, columns=[f"{value:g}" for value in steps])
+    label_cells(axes, rows=names, columns=[f"{value:g}" for value in steps])
+    _, high, wide = grid.shape
+    corner = axes.inset_axes([-100 / wide, 1 + 8 / high, 72 / wide, 72 / high])
+    corner.imshow(to_rgb(images[:1])[0].permute(1, 2, 0), interpolation="nearest")
+    corner.set_axis_off()
     return chart
 
 
-@figure
-def interpolations(vae: VAE, images: Tensor) -> Figure:
+def interpolations(vae: VAE, images: Annotated[Tensor, 10]) -> Figure:
     """Ways from one image's code to another's, for five pairs: straight, and on a sphere (arXiv 1609.04468).
 
     Args:
@@ -155,8 +176,7 @@ def interpolations(vae: VAE, images: Tensor) -> Figure:
     return chart
 
 
-@figure
-def latent_usage(vae: VAE, images: Tensor) -> Figure:
+def latent_usage(vae: VAE, images: Annotated[Tensor, 10_000]) -> Figure:
     """The mean KL of each latent variable, sorted, and which of them are active.
 
     Args:
@@ -166,9 +186,10 @@ def latent_usage(vae: VAE, images: Tensor) -> Figure:
     z, kl = encode_images(vae, images)
     order = kl.argsort(descending=True).tolist()
     used = is_active(z)[order]
-    chart = Figure(figsize=(min(16, max(6, 2 + 0.4 * vae.latent_dim)), 5), layout="constrained")
+    chart = Figure(figsize=(min(16, max(7, 2 + 0.4 * vae.latent_dim)), 5), layout="constrained")
     axes, places = chart.subplots(), torch.arange(vae.latent_dim)
-    looks = {"active: the data moves it": (used, {}), "not active": (~used, {"fill": False, "hatch": "///"})}
+    active = f"active: variance of the posterior means above {ACTIVE_THRESHOLD}"
+    looks = {active: (used, {}), "not active": (~used, {"fill": False, "hatch": "///"})}
     for name, (chosen, look) in looks.items():
         if chosen.any():
             axes.bar(places[chosen], kl[order][chosen], label=name, **look)
@@ -182,10 +203,10 @@ def latent_usage(vae: VAE, images: Tensor) -> Figure:
 
 @torch.no_grad()
 def manifold_grid(vae: VAE, steps: Tensor, at_least: int = 48) -> Tensor:
-    """The latent plane, or line, decoded at these steps: uint8 [3, H, W]."""
+    """The latent plane, or line, decoded at these steps, without space between the images: uint8 [3, H, W]."""
     axes = [steps] if vae.latent_dim == 1 else [steps, steps.flip(0)]  # to the right, and up
     z = torch.stack(torch.meshgrid(*axes, indexing="xy"), dim=-1)  # row, column, Z
-    return image_grid(decode_images(vae, z.view(-1, vae.latent_dim), at_least), len(steps))
+    return image_grid(decode_images(vae, z.view(-1, vae.latent_dim), at_least), len(steps), spacing=0)
 
 
 def latent_steps(grid: str = "quantiles", extent: float = 3.0, grid_size: int = 20) -> Tensor:
@@ -212,15 +233,40 @@ def encode_images(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def scatter(axes: Axes, points: Tensor, labels: Tensor | None, classes: Sequence[str] | None) -> None:
-    """Points [N, 2], in their order; where there are labels in their colours, each name in their midst."""
-    look = {"s": min(30.0, max(6.0, 40_000 / len(points))), "alpha": 0.7, "linewidths": 0}
+    """Points [N, 2], in their order; where there are labels in their colours, each name near their middle."""
+    look = {"s": min(30.0, max(3.0, 20_000 / len(points))), "alpha": 0.5, "linewidths": 0}
     if labels is None:
         axes.scatter(*points.T, **look)
         return
-    labels, palette = labels.tolist(), matplotlib.color_sequences[COLOURS]
-    axes.scatter(*points.T, c=[palette[label % len(palette)] for label in labels], **look)
-    for label in sorted(set(labels)):
-        axes.scatter([], [], s=40, color=palette[label % len(palette)], label=f" {classes[label]}")
-        midst = points[torch.tensor(labels) == label].median(0).values.tolist()
+    colours = COLOURS if len(classes) <= len(COLOURS) else colormaps["turbo"](torch.linspace(0, 1, len(classes)))
+    axes.scatter(*points.T, c=[colours[label] for label in labels.tolist()], **look)
+    found = labels.unique().tolist()
+    for label in found:
+        axes.scatter([], [], s=40, color=colours[label], label=f" {classes[label]}")
+    if len(found) > MAX_NAMES:
+        return
+    names = [shorten(classes[label], 14) for label in found]
+    middles = torch.stack([points[labels == label].median(0).values for label in found])
+    extent = points.amax(0) - points.amin(0)
+    inches = torch.tensor([[0.1 * len(name) + 0.12, 0.28] for name in names])  # of a name in its box
+    if axes.get_aspect() != "auto":
+        extent = extent.max()
+    for name, place in zip(names, spread(middles, inches * extent / 6), strict=True):  # the axes are 6 inches wide
         box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
-        axes.annotate(classes[label], midst, ha="center", va="center", bbox=box)
+        axes.annotate(name, place.tolist(), ha="center", va="center", bbox=box)
+
+
+def spread(centres: Tensor, sizes: Tensor) -> Tensor:
+    """The centres [N, 2] of boxes of these sizes [N, 2], moved apart until no two boxes overlap."""
+    order = torch.arange(len(centres))
+    tie = (order[:, None] - order).sign()[..., None]  # which of two boxes at one place moves which way
+    for _ in range(1_000):
+        offset = centres[:, None] - centres  # box, other box, axis
+        overlap = (sizes[:, None] + sizes) / 2 - offset.abs()
+        collide = (overlap > 0).all(-1) & (tie[..., 0] != 0)
+        if not collide.any():
+            break
+        shorter = torch.nn.functional.one_hot(overlap.argmin(-1), 2)  # they move along the axis where it is least
+        direction = torch.where(offset == 0, tie, offset.sign())
+        centres = centres + 0.51 * (direction * overlap * shorter * collide[..., None]).sum(1)
+    return centres

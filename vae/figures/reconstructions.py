@@ -1,21 +1,29 @@
 """Figures of images: reconstructions and samples."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from jsonargparse.typing import PositiveInt
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchvision.utils import make_grid
+from torch.nn.functional import pad
 
-from vae.figures.drawing import decode_images, error_colours, image_figure, image_grid, label_cells, to_rgb
-from vae.figures.registry import NotApplicable, figure
+from vae.figures.drawing import (
+    NotApplicable,
+    decode_images,
+    error_colours,
+    image_figure,
+    image_grid,
+    label_cells,
+    to_rgb,
+)
+from vae.likelihoods import MeanLikelihood
 from vae.model import VAE
 
 
-@figure
-def reconstruction(vae: VAE, images: Tensor) -> Figure:
+def reconstruction(vae: VAE, images: Annotated[Tensor, 40]) -> Figure:
     """Images beside their reconstructions at the posterior's mean: originals left, decoded right.
 
     Args:
@@ -25,14 +33,18 @@ def reconstruction(vae: VAE, images: Tensor) -> Figure:
     return image_figure(reconstruction_grid(vae, images[:40]), "Images (left of each pair) and reconstructions (right)")
 
 
-@figure
-def reconstruction_by_class(vae: VAE, images: Tensor, labels: Tensor | None, classes: Sequence[str] | None) -> Figure:
+def reconstruction_by_class(
+    vae: VAE,
+    images: Annotated[Tensor, 2_000],
+    labels: Annotated[Tensor | None, 2_000],
+    classes: Sequence[str] | None,
+) -> Figure:
     """For each label its first three images, their reconstructions, and the error of each pixel.
 
     Args:
         vae: the model.
-        images: [N, C, H, W], values in [0, 1].
-        labels: [N], places in `classes`, or None.
+        images: [N, C, H, W], values in [0, 1], among which those three are looked for.
+        labels: [N], indices into `classes`, or None.
         classes: the labels' names, or None.
 
     Raises:
@@ -43,48 +55,58 @@ def reconstruction_by_class(vae: VAE, images: Tensor, labels: Tensor | None, cla
     cells, names = [], []
     for label in labels.unique().tolist():
         originals = images[labels == label][:3]
-        decode_images = vae.reconstruct(originals)
-        error = error_colours((originals - decode_images).abs().mean(1))
-        triples = torch.stack([to_rgb(originals), to_rgb(decode_images), error], dim=1).flatten(0, 1)
+        decoded = vae.reconstruct(originals)
+        error = error_colours((originals - decoded).abs().mean(1))
+        triples = torch.stack([to_rgb(originals), to_rgb(decoded), error], dim=1).flatten(0, 1)
         cells.append(torch.cat([triples, torch.ones_like(triples[:1]).expand(9 - len(triples), -1, -1, -1)]))
         names.append(classes[label])
-    chart = image_figure(
-        image_grid(torch.cat(cells), 9),
-        "Reconstruction by class, and the error of each pixel",
-        left=110,
-        right=110,
-        top=80,
-    )
+    title = "Reconstruction by class, and the error of each pixel"
+    chart = image_figure(image_grid(torch.cat(cells), 9), title, left=110, right=110, top=80)
     (axes,) = chart.axes
-    label_cells(axes, rows=names, columns=["original", "decode_images", "error"] * 3)
+    label_cells(axes, rows=names, columns=["original", "decoded", "error"] * 3)
     chart.colorbar(ScalarMappable(cmap="cividis"), cax=axes.inset_axes([1.03, 0, 0.025, 1]), label="absolute error")
     return chart
 
 
-@figure
-def samples(vae: VAE, *, num_samples: PositiveInt = 64, grid_width: PositiveInt = 8) -> Figure:
-    """Images for draws from p(z), the same draws each time.
+def samples(
+    vae: VAE, *, num_samples: PositiveInt = 64, grid_width: PositiveInt = 8, sample_pixels: bool = False
+) -> Figure:
+    """Decoded draws z from p(z), the same each time: the image of p(x|z), or a sample x from it.
 
     Args:
         vae: the model.
         num_samples: How many samples there are.
         grid_width: How many of them stand in a row.
+        sample_pixels: Show samples from p(x|z) in place of its mean (of a categorical one, its mode).
     """
-    return image_figure(
-        sample_grid(vae, num_samples, grid_width), f"{num_samples} samples: decoded draws from the prior"
-    )
+    mean = "mean" if isinstance(vae.likelihood, MeanLikelihood) else "mode"
+    shown = "with one sample from p(x|z)" if sample_pixels else f"shown as the {mean} of p(x|z)"
+    title = f"{num_samples} draws of z from the prior, each {shown}"
+    return image_figure(sample_grid(vae, num_samples, grid_width, sample_pixels=sample_pixels), title)
 
 
 @torch.no_grad()
-def reconstruction_grid(vae: VAE, images: Tensor, at_least: int = 72) -> Tensor:
-    """Pairs of original and reconstruction, five in a row: uint8 [3, H, W]."""
-    pairs = torch.stack([to_rgb(images, at_least), to_rgb(vae.reconstruct(images), at_least)], dim=1)
-    pairs = torch.stack([make_grid(pair, nrow=2, padding=2, pad_value=1) for pair in pairs])
-    return image_grid(pairs, 5, padding=8)
+def reconstruction_grid(vae: VAE, images: Tensor, at_least: int = 72, spacing: int = 12) -> Tensor:
+    """Pairs of original and reconstruction, five in a row, with so many pixels between pairs: uint8 [3, H, W]."""
+    originals, decoded = to_rgb(images, at_least), to_rgb(vae.reconstruct(images), at_least)
+    pairs = torch.cat([pad(originals, (0, spacing // 6), value=1.0), decoded], dim=-1)
+    return image_grid(pairs, 5, spacing)
 
 
 @torch.no_grad()
-def sample_grid(vae: VAE, num_samples: int = 64, grid_width: int = 8, at_least: int = 72) -> Tensor:
+def sample_grid(
+    vae: VAE,
+    num_samples: int = 64,
+    grid_width: int = 8,
+    at_least: int = 72,
+    spacing: int = 2,
+    sample_pixels: bool = False,
+) -> Tensor:
     """Decoded draws from p(z), the same each time: uint8 [3, H, W]."""
     z = torch.randn(num_samples, vae.latent_dim, generator=torch.Generator().manual_seed(0))
-    return image_grid(decode_images(vae, z, at_least), grid_width)
+    if not sample_pixels:
+        return image_grid(decode_images(vae, z, at_least), grid_width, spacing)
+    with torch.random.fork_rng():  # torch's distributions draw from the global generator
+        torch.manual_seed(0)
+        x = vae.decode(z.to(vae.prior_loc.device)).sample()
+    return image_grid(to_rgb(x.clamp(0, 1), at_least), grid_width, spacing)

@@ -1,6 +1,8 @@
 """Untrusted checkpoints: read, checked, and turned into a model and its data; nothing in them is executed."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +11,72 @@ import torch
 from vae.lit_vae import LitVAE
 from vae.runs.folders import RunError
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what a terminal may take for a command
 
-def read_checkpoint(ckpt_path: Path) -> Any:
+
+def read_checkpoint(ckpt_path: Path) -> dict[str, Any]:
     """The plain values and tensors in a checkpoint; nothing in it is executed.
 
     Raises:
         RunError: the file is missing or damaged.
     """
     try:
-        return torch.load(ckpt_path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RunError(
             f"There is no checkpoint {ckpt_path}: name one that exists, or train first, python3 train.py"
         ) from None
     except Exception as error:  # whatever the bytes of a file that is no checkpoint make of the reader
         raise RunError(f"{ckpt_path} cannot be read as a checkpoint: it is truncated, or something else.") from error
+    with as_untrusted(ckpt_path):
+        return dict(checkpoint)
+
+
+@contextmanager
+def as_untrusted(ckpt_path: Path) -> Iterator[None]:
+    """Around the use of a checkpoint's contents: whatever those of an untrusted file lead to is one error.
+
+    Raises:
+        RunError: something went wrong.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise RunError(f"{ckpt_path} is not a checkpoint that this project's train.py wrote.") from error
+
+
+def check_contents(checkpoint: Mapping[str, Any], datasets: Mapping[str, type]) -> None:
+    """See that hyper-parameters are harmless and the weights are theirs, before a model of that size is built.
+
+    Args:
+        datasets: the data modules by name.
+
+    Raises:
+        Exception: of any type, if they are not.
+    """
+    hparams = [checkpoint["hyper_parameters"], checkpoint["datamodule_hyper_parameters"]]
+    if any(CONTROL.search(text) for text in texts([*hparams, checkpoint.get("versions")])):
+        raise ValueError("control characters in a text")
+    if hparams[1]["dataset"] not in datasets:
+        raise ValueError("the data set is none of this project's")
+    if not isinstance(checkpoint.get("global_step", 0), int) or not isinstance(checkpoint.get("epoch", 0), int):
+        raise ValueError("global_step or epoch is no whole number")
+    with torch.device("meta"):  # where no size takes memory
+        expected = {name: value.shape for name, value in LitVAE(**hparams[0]).state_dict().items()}
+    weights = checkpoint["state_dict"].items()
+    if expected != {name: value.shape for name, value in weights if value.is_contiguous() and not value.is_meta}:
+        raise ValueError("the weights are not of the sizes that the hyper-parameters say")
+
+
+def texts(value: Any) -> Iterator[str]:
+    """All texts in a nested value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from texts([*value.keys(), *value.values()])
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from texts(part)
 
 
 def load_run(ckpt_path: Path, datasets: Mapping[str, type], data_dir: str | None = None) -> tuple[LitVAE, Any]:
@@ -36,24 +89,22 @@ def load_run(ckpt_path: Path, datasets: Mapping[str, type], data_dir: str | None
     Raises:
         RunError: the file is missing, damaged or not one of this project's.
     """
-    checkpoint = read_checkpoint(ckpt_path)
-    try:
+    return rebuild(read_checkpoint(ckpt_path), ckpt_path, datasets, data_dir)
+
+
+def rebuild(
+    checkpoint: Mapping[str, Any], ckpt_path: Path, datasets: Mapping[str, type], data_dir: str | None = None
+) -> tuple[LitVAE, Any]:
+    """The model and the data module of a checkpoint that was read; arguments and errors as `load_run`."""
+    with as_untrusted(ckpt_path):
+        check_contents(checkpoint, datasets)
+        lit = LitVAE(**checkpoint["hyper_parameters"])
+        lit.load_state_dict(checkpoint["state_dict"])
         options = dict(checkpoint["datamodule_hyper_parameters"])
         dataset = datasets[options.pop("dataset")]
-        with torch.device("meta"):  # where no size takes memory: a stranger's file may ask for any
-            shapes = {
-                name: value.shape for name, value in LitVAE(**checkpoint["hyper_parameters"]).state_dict().items()
-            }
-        weights = checkpoint["state_dict"]
-        if shapes != {name: value.shape for name, value in weights.items() if value.is_contiguous()}:
-            raise ValueError("the weights are not of the sizes that the hyper-parameters tell")
-        lit = LitVAE(**checkpoint["hyper_parameters"])
-        lit.load_state_dict(weights)
         data = dataset(**options | ({"data_dir": data_dir} if data_dir else {}))
         if data.image_shape != lit.vae.image_shape:
             raise ValueError("model and data do not fit each other")
-    except Exception as error:  # whatever the contents of a foreign file make of the constructors
-        raise RunError(f"{ckpt_path} is not a checkpoint that this project's train.py wrote.") from error
     return lit.eval(), data
 
 
@@ -63,23 +114,26 @@ def describe(ckpt_path: Path, datasets: Mapping[str, type]) -> dict[str, str]:
     Raises:
         RunError: as `load_run`.
     """
-    lit, data = load_run(ckpt_path, datasets)
     checkpoint = read_checkpoint(ckpt_path)
+    lit, data = rebuild(checkpoint, ckpt_path, datasets)
     hparams = {"model": dict(lit.hparams), "data": dict(data.hparams)}
     palette = hparams["model"].pop("palette", None)
     layers = [(name, layer) for name, layer in lit.vae.named_modules() if [*layer.parameters(recurse=False)]]
     counts = {name: sum(p.numel() for p in layer.parameters(recurse=False)) for name, layer in layers}
-    best = [state.get("best_model_score") for state in checkpoint["callbacks"].values() if state.get("monitor")]
-    return {
-        "checkpoint": str(ckpt_path),
-        "data set": hparams["data"].pop("dataset"),
-        "split": ", ".join(f"{size:,} {split}" for split, size in checkpoint[type(data).__name__].items()),
-        "measure": lit.vae.likelihood.log_prob_kind(data.binary),
-        "epochs": str(checkpoint["epoch"] + 1),
-        "best val/elbo": f"{best[0]:.4f} nats per image" if best and best[0] is not None else "none: no validation",
-        **{f"--{group}.{name}": str(value) for group in hparams for name, value in hparams[group].items()},
-        **({"palette": f"{len(palette)} colours"} if palette else {}),
-        **{name: f"{counts[name]:,} parameters, {layer}" for name, layer in layers},
-        "in all": f"{sum(counts.values()):,} parameters",
-        **{name: str(version) for name, version in checkpoint["versions"].items()},
-    }
+    with as_untrusted(ckpt_path):  # a file that was stripped to its weights lacks some of these
+        states = [state for state in checkpoint.get("callbacks", {}).values() if isinstance(state, Mapping)]
+        best = [state["best_model_score"] for state in states if state.get("monitor") == "val/elbo"]
+        sizes = checkpoint.get(type(data).__name__, {})
+        return {
+            "checkpoint": str(ckpt_path),
+            "data set": hparams["data"].pop("dataset"),
+            "split": ", ".join(f"{sizes[split]:,} {split}" for split in ("train", "val", "test") if split in sizes),
+            "measure": lit.vae.likelihood.log_prob_kind(data.binary),
+            "epochs": str(checkpoint["epoch"] + 1) if "epoch" in checkpoint else "unknown",
+            "best val/elbo": f"{best[0]:.4f} nats per image" if best and best[0] is not None else "none: no validation",
+            **{f"--{group}.{name}": str(value) for group in hparams for name, value in hparams[group].items()},
+            **({"palette": f"{len(palette)} colours"} if palette else {}),
+            **{name: f"{counts[name]:,} parameters, {layer}" for name, layer in layers},
+            "in all": f"{sum(counts.values()):,} parameters",
+            **{name: str(version) for name, version in checkpoint.get("versions", {}).items()},
+        }

@@ -1,16 +1,20 @@
-"""Run folders: a new one, the newest one, and where in them the checkpoints are.
+"""Run folders: a new one, the newest one, their checkpoints, and the right to write into one.
 
 A run lives in `lightning_logs/version_N/` (or `NAME/`): `config.yaml`, event files, `checkpoints/best.ckpt` (the
 highest val/elbo) and `checkpoints/last.ckpt` (the last whole epoch).
 """
 
+import errno
 import os
+import warnings
 from itertools import count
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from pytorch_lightning.utilities import rank_zero_only
 
 ROOT = Path("lightning_logs")
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # what file systems without locks answer
 
 
 class RunError(Exception):
@@ -18,7 +22,7 @@ class RunError(Exception):
 
 
 class Interrupted(RunError):
-    """A signal stopped the run; the message says how to go on.
+    """A signal stopped the run; the message has the command that resumes it.
 
     Args:
         signum: the signal.
@@ -27,6 +31,10 @@ class Interrupted(RunError):
     def __init__(self, message: str, signum: int):
         super().__init__(message)
         self.signum = signum
+
+
+class OtherCheckpoint(UserWarning):
+    """A run has no best.ckpt; another of its checkpoints is used."""
 
 
 def new_run(name: str | None = None) -> Path:
@@ -45,24 +53,31 @@ def new_run(name: str | None = None) -> Path:
             continue
     raise RunError(
         f"{ROOT / name} exists already.\n"
-        f"Choose another --run_name, or go on with it: python3 train.py --run_name {name} --ckpt_path last"
+        f"Choose another --run_name, or resume it: python3 train.py --run_name {name} --ckpt_path last"
     )
 
 
-def newest_run(name: str | None = None) -> Path:
-    """The run whose checkpoint is the newest, or the one of that name.
+def lock_run(run: Path) -> FileLock:
+    """Take the right to write into a run, which one process has at a time, until `release`.
+
+    It is a lock of the operating system, on the file `.lock` in the run's folder. It ends with the process, however
+    that ends; a file that is left behind locks nothing.
 
     Raises:
-        RunError: there is none with a checkpoint.
+        RunError: another process has it.
     """
-    runs = [run_folder(name)] if name else [*ROOT.iterdir()] if ROOT.exists() else []
-    found = [path for run in runs for path in (best_checkpoint(run), last_checkpoint(run)) if path.is_file()]
-    if not found:
+    lock = FileLock(run / ".lock", fallback_to_soft=False)  # a soft lock would outlive a killed process
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
         raise RunError(
-            f"There is no checkpoint in {ROOT / (name or '')}.\n"
-            "Train a model first, python3 train.py, or name a checkpoint, --ckpt_path PATH"
-        )
-    return max(found, key=lambda path: path.stat().st_mtime).parents[1]
+            f"Another process is training {run}, and only one at a time can write into a run.\n"
+            "Wait until it has ended, or begin a new run, without --ckpt_path."
+        ) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    return lock
 
 
 def run_folder(name: str) -> Path:
@@ -87,22 +102,69 @@ def best_checkpoint(run: Path) -> Path:
 
 
 def last_checkpoint(run: Path) -> Path:
-    """The checkpoint of the last epoch."""
+    """The checkpoint of the last whole epoch."""
     return run / "checkpoints" / "last.ckpt"
 
 
-def find_checkpoint(ckpt_path: str | None = None, name: str | None = None) -> Path:
-    """That checkpoint, or where none is named that of the newest run, or of the run of that name.
+def checkpoints_of(run: Path) -> list[Path]:
+    """The checkpoints of a run, or directly in a folder: best.ckpt, last.ckpt, then others, the newest first."""
+    folder = run / "checkpoints" if (run / "checkpoints").is_dir() else run
+    order = {"best.ckpt": 0, "last.ckpt": 1}
+    return sorted(folder.glob("*.ckpt"), key=lambda path: (order.get(path.name, 2), -path.stat().st_mtime))
 
-    It is the run's `best.ckpt`, or its `last.ckpt` if it had no validation.
+
+def newest_run(name: str | None = None, file: str = "*.ckpt") -> Path:
+    """The run whose checkpoint is the newest, or the one of that name.
+
+    Args:
+        file: the checkpoints that count.
 
     Raises:
-        RunError: there is none.
+        RunError: there is none with a checkpoint.
     """
-    if ckpt_path is not None:
-        return Path(ckpt_path)
-    run = newest_run(name)
-    return best_checkpoint(run) if best_checkpoint(run).exists() else last_checkpoint(run)
+    runs = [run_folder(name)] if name else [*ROOT.iterdir()] if ROOT.is_dir() else []
+    found = [path for run in runs for path in run.glob(f"checkpoints/{file}")]
+    if not found:
+        raise RunError(
+            f"There is no checkpoint in {ROOT / (name or '')}.\n"
+            "Train a model first, python3 train.py, or name a checkpoint, --ckpt_path PATH"
+        )
+    return max(found, key=lambda path: path.stat().st_mtime).parents[1]
+
+
+def find_checkpoint(ckpt_path: str | None = None, run_name: str | None = None, resume: bool = False) -> Path:
+    """The checkpoint that the options `--ckpt_path` and `--run_name` name.
+
+    Args:
+        ckpt_path: a checkpoint, a run's folder, or a run's name; `last`: the last.ckpt of the run of that name, or of
+            the newest one; None: the checkpoint of that run.
+        run_name: a run's name.
+        resume: whether a run's checkpoint is its last.ckpt. Otherwise it is its best.ckpt, or if there is none another
+            one, which a warning names.
+
+    Raises:
+        RunError: there is none, or the two options name different runs.
+    """
+    last = resume or ckpt_path == "last"
+    if ckpt_path in (None, "last"):
+        place = newest_run(run_name, "last.ckpt" if last else "*.ckpt")
+    else:
+        place = next((path for path in (Path(ckpt_path), ROOT / ckpt_path) if path.exists()), None)
+    if place is None:
+        raise RunError(
+            f"There is no checkpoint {ckpt_path}: name one that exists, a run's folder, a run's name, or last.\n"
+            "To train a model: python3 train.py"
+        )
+    found = [place] if place.is_file() else checkpoints_of(place)
+    if last and place.is_dir():
+        found = [path for path in found if path.name == "last.ckpt"]
+    if not found:
+        raise RunError(f"There is no {'last.ckpt' if last else 'checkpoint'} in {place}: name a checkpoint.")
+    if run_name and run_of(found[0]).name != run_name:
+        raise RunError(f"{found[0]} is not of the run {run_name}: leave out --run_name or --ckpt_path.")
+    if place.is_dir() and not last and found[0].name != "best.ckpt":
+        warnings.warn(f"{place} has no best.ckpt; {found[0].name} is used.", OtherCheckpoint, stacklevel=2)
+    return found[0]
 
 
 @rank_zero_only

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,36 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torchvision.io import decode_image
 
+from vae.likelihoods import LIKELIHOODS
 from vae.model import VAE
-from vae.runs.checkpoints import read_checkpoint
-from vae.runs.folders import RunError, newest_run, run_of, write_atomically
+from vae.runs.checkpoints import load_run, read_checkpoint
+from vae.runs.folders import RunError, find_checkpoint, run_of, write_atomically
 
-MAX_IMAGES = 100_000  # in a figure
+MAX_VALUES = 2**27  # pixel values of the images that a figure is made from: 512 MB
+LAST_GROUP = "workings/"  # TensorBoard sorts groups by name
 MAX_PIXELS = 2**28  # in a film: 800 MB
 
 
+def scalar_tag(name: str) -> str:
+    """The tag in TensorBoard of a quantity: what has no group of its own comes after those of train and val."""
+    return name if "/" in name else f"{LAST_GROUP}{name}"
+
+
 def read_history(run: Path) -> dict[str, dict[int, float]]:
-    """The curves that a run told TensorBoard: of each one its value after each epoch, counted from 1."""
+    """The curves in a run's event files: of each one its value after each epoch, counted from 1.
+
+    Raises:
+        RunError: the files are damaged.
+    """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # no one else needs it
 
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    curves = {tag: {event.step: event.value for event in events.Scalars(tag)} for tag in events.Tags()["scalars"]}
-    epochs = {step: round(epoch) + 1 for step, epoch in curves.pop("epoch", {}).items()}
+    try:
+        events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+        tags = {tag.removeprefix(LAST_GROUP): tag for tag in events.Tags()["scalars"]}
+        curves = {name: {event.step: event.value for event in events.Scalars(tag)} for name, tag in tags.items()}
+        epochs = {step: round(epoch) + 1 for step, epoch in curves.pop("epoch", {}).items()}
+    except Exception as error:  # whatever the bytes of a damaged file make of the reader
+        raise RunError(f"The event files in {run} are damaged: its curves cannot be read.") from error
     return {
         tag: {epochs[step]: curve[step] for step in sorted(curve) if step in epochs} for tag, curve in curves.items()
     }
@@ -56,8 +72,8 @@ def read_frames(run: Path) -> dict[int, Tensor]:
 
 
 def figure_inputs(
-    ckpt_path: Path, vae: VAE, data: Any, split: str, names: Sequence[str] | None
-) -> dict[str, Callable[[], Any]]:
+    ckpt_path: Path, vae: VAE, data: Any, split: str, names: Sequence[str] | None, datasets: Mapping[str, type]
+) -> dict[str, Callable[..., Any]]:
     """What a figure may show, by the name it has there, and how to get it: only what is asked for is read.
 
     Args:
@@ -66,34 +82,89 @@ def figure_inputs(
         data: its data module.
         split: the split whose images are shown.
         names: the runs whose histories are compared; by default that of the checkpoint.
+        datasets: the data modules by name.
 
     Raises:
         RunError: one of the runs is not there.
     """
     run = run_of(ckpt_path)
-    compared = [newest_run(name) for name in names] if names else [run]
+    compared = [find_checkpoint(None, name) for name in names] if names else [ckpt_path]
+    most = max(1, MAX_VALUES // prod(vae.image_shape))
+
+    def histories() -> dict[str, dict[str, Any]]:
+        groups = {}
+        for path in compared:
+            lit, its_data = load_run(path, datasets)
+            groups.setdefault(measured(lit.vae, its_data), {})[run_of(path).name] = read_history(run_of(path))
+        return groups
+
     return {
         "vae": lambda: vae,
-        "images": lambda: data.images(split, MAX_IMAGES).to(vae.prior_loc.device),
-        "labels": lambda: data.labels(split, MAX_IMAGES),
+        "images": lambda n: data.images(split, min(n, most)).to(vae.prior_loc.device),
+        "labels": lambda n: data.labels(split, min(n, most)),
         "classes": lambda: data.classes,
         "dataset": lambda: data.name,
         "history": lambda: read_history(run),
-        "histories": lambda: {run.name: read_history(run) for run in compared},
+        "histories": histories,
         "frames": lambda: read_frames(run),
+        "source": lambda: {
+            "run": run.resolve().name,
+            "epoch": epoch_of(ckpt_path),
+            "data": describe_data(data),
+            "split": split,
+            "likelihood": likelihood_name(vae),
+        },
     }
+
+
+def epoch_of(ckpt_path: Path) -> str:
+    """The epochs that a checkpoint was trained for, as a caption says it."""
+    epoch = read_checkpoint(ckpt_path).get("epoch")
+    return str(epoch + 1) if isinstance(epoch, int) else "unknown"
+
+
+def measured(vae: VAE, data: Any) -> str:
+    """What the bound of a model is of: bounds compare where this is the same."""
+    return f"{describe_data(data)}, {likelihood_name(vae)} ({vae.likelihood.log_prob_kind(data.binary)})"
+
+
+def describe_data(data: Any) -> str:
+    """The data set's name and the options of its own that change its images."""
+    parameters = signature(vars(type(data)).get("__init__", object.__init__)).parameters  # not those of its base class
+    own = [name for name in parameters if name in data.hparams and name not in ("val_size", "batch_size")]
+    return ", ".join([data.name, *(f"{name} {data.hparams[name]}" for name in own)])
+
+
+def likelihood_name(vae: VAE) -> str:
+    """The name of a model's likelihood, as in --model.likelihood."""
+    return next(name for name, kind in LIKELIHOODS.items() if type(vae.likelihood) is kind)
+
+
+def metrics_path(ckpt_path: Path, split: str) -> Path:
+    """The file of a test's metrics, one for each checkpoint and split.
+
+    It is `test_metrics.json` for the test split and a run's best.ckpt, or the only checkpoint of a folder.
+    """
+    default = ckpt_path.name == "best.ckpt" or [*ckpt_path.parent.glob("*.ckpt")] == [ckpt_path]
+    name = "test_metrics.json" if default and split == "test" else f"test_metrics.{ckpt_path.stem}.{split}.json"
+    return run_of(ckpt_path) / name
 
 
 @rank_zero_only
 def save_test_metrics(ckpt_path: Path, metrics: Mapping[str, Any]) -> Path:
-    """Keep what a test of a checkpoint found: in its run's test_metrics.json, and where there is one in TensorBoard."""
+    """Write the metrics of a test into the run's folder; those of its test_metrics.json also into its TensorBoard.
+
+    Args:
+        ckpt_path: the checkpoint that was tested.
+        metrics: the metrics and the `split`; the file also names the `checkpoint`.
+    """
     from torch.utils.tensorboard import SummaryWriter  # a second to import
 
-    run, step = run_of(ckpt_path), read_checkpoint(ckpt_path)["global_step"]
-    if metrics["split"] == "test" and [*run.glob("events.out.tfevents.*")]:
-        with SummaryWriter(run / "test") as writer:  # in a folder of its own: the run's own file may yet grow
+    run, path = run_of(ckpt_path), metrics_path(ckpt_path, metrics["split"])
+    step = read_checkpoint(ckpt_path).get("global_step")
+    if step is not None and path.name == "test_metrics.json" and [*run.glob("events.out.tfevents.*")]:
+        with SummaryWriter(run) as writer:  # a file of its own in the run's folder: TensorBoard shows one run
             for name in ("elbo", "log_marginal"):
-                writer.add_scalar(f"test/{name}", metrics[name], step)
-    path = run / "test_metrics.json"
-    write_atomically(path, json.dumps(metrics, indent=2).encode())
+                writer.add_scalar(scalar_tag(f"test_{name}"), metrics[name], step)
+    write_atomically(path, json.dumps({"checkpoint": str(ckpt_path), **metrics}, indent=2).encode())
     return path

@@ -1,0 +1,194 @@
+"""ImageFolder: how images are found, split, labelled and read, in folders made here."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import SPLITS, ready
+from PIL import Image
+
+from datamodules import DataError, ImageFolder, memory
+
+
+@pytest.fixture
+def album(tmp_path):
+    """Thirty images of 12 x 20 pixels in two sub-folders, each of one colour."""
+    for i in range(30):
+        folder = tmp_path / "album" / ("cats" if i % 3 else "dogs")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 12), (8 * i, 0, 255)).save(folder / f"{i:02}.png")
+    (tmp_path / "album" / ".hidden").write_text("not a image, and not looked at")
+    return tmp_path / "album"
+
+
+def test_image_folder_splits_by_name_and_labels_by_sub_folder(album):
+    data = ready(ImageFolder(size=(6, 10), data_dir=str(album)))
+    assert [len(data.splits[name]) for name in SPLITS] == [24, 3, 3]
+    assert (data.image_shape, data.classes, data.name) == ((3, 6, 10), ("cats", "dogs"), "album")
+    shades = {}
+    for name in SPLITS:
+        assert data.splits[name].images.shape[1:] == (3, 6, 10)
+        shades[name] = data.splits[name].images[:, 0, 0, 0]
+        assert (data.splits[name].labels == (shades[name] // 8 % 3 == 0)).all()  # cats 0, dogs 1
+    assert sorted(torch.cat(list(shades.values())).tolist()) == [8 * i for i in range(30)]
+    again = ready(ImageFolder(size=(6, 10), data_dir=str(album))).splits
+    assert all(torch.equal(again[name].images, data.splits[name].images) for name in SPLITS)
+
+
+def test_images_that_fill_the_memory_are_mapped(album, monkeypatch):
+    kept = ready(ImageFolder(size=(6, 10), data_dir=str(album))).splits
+    monkeypatch.setattr(memory, "memory_limit", lambda: 10_000)
+    before = Path("/proc/self/maps").read_text().count(str(album.resolve()))
+    mapped = ready(ImageFolder(size=(6, 10), data_dir=str(album))).splits
+    assert Path("/proc/self/maps").read_text().count(str(album.resolve())) == before + 1
+    assert all(torch.equal(mapped[name].images, kept[name].images) for name in SPLITS)
+    assert sorted(path.name for path in album.iterdir()) == [".hidden", "cats", "dogs"]  # nothing stays behind
+
+
+def test_the_memory_limit_is_that_of_the_machine_or_of_its_container(tmp_path, monkeypatch):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(memory, "CGROUP_LIMIT", limit)
+    machine = memory.memory_limit()
+    assert machine == memory.psutil.virtual_memory().total
+    for content, expected in (("max\n", machine), ("123456\n", 123_456), (str(2**62), machine)):
+        limit.write_text(content)
+        assert memory.memory_limit() == expected
+    assert "os.sysconf" not in Path(memory.__file__).read_text()  # which Windows lacks
+
+
+def test_image_folder_without_sub_folders_has_no_labels(album):
+    data = ready(ImageFolder(size=(6, 10), channels=1, data_dir=str(album / "cats")))
+    assert data.classes is None
+    assert next(iter(data.train_dataloader())).labels is None
+    assert data.splits["train"].images.shape[1:] == (1, 6, 10)
+
+
+def test_image_folder_cuts_the_longer_sides_and_puts_transparent_pixels_on_white(tmp_path):
+    for name in "abc":
+        image = Image.new("RGBA", (30, 10), (0, 0, 0, 0))
+        image.paste((255, 0, 0, 255), (10, 0, 20, 5))
+        image.save(tmp_path / f"{name}.png")
+    image = ready(ImageFolder(size=(10, 10), data_dir=str(tmp_path))).splits["test"].images[0]
+    assert image[:, 1, 5].tolist() == [255, 0, 0]
+    assert image[:, 8, 5].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "ImageFolder needs the folder of your images: --data.data_dir FOLDER"),
+        ({"data_dir": ".", "channels": 2}, r"channels: expected 1 \(grey\) or 3 \(colour\), got 2"),
+        ({"data_dir": ".", "size": (0, 5)}, r"size: expected a height and a width of at least 1"),
+    ],
+)
+def test_image_folder_options_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        ImageFolder(**options)
+
+
+def test_files_that_are_no_images_are_skipped_and_counted(album):
+    (album / "cats" / "captions.txt").write_text("hello")
+    (album / "Thumbs.db").write_bytes(b"thumbs")
+    with pytest.warns(UserWarning, match=r"album: skipped 2 files, not images by their suffix\.") as warned:
+        data = ready(ImageFolder(size=(6, 10), data_dir=str(album)))
+    assert len(warned) == 1
+    assert sum(len(data.splits[name]) for name in SPLITS) == 30
+    assert data.classes == ("cats", "dogs")
+
+
+def test_no_warning_where_all_files_are_images(album):
+    (album / "dogs" / "00.png").rename(album / "dogs" / "00.PNG")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        ready(ImageFolder(data_dir=str(album)))
+
+
+def test_a_file_that_is_no_image_under_the_name_of_one(album):
+    (album / "cats" / "notes.png").write_text("hello")
+    with pytest.raises(
+        DataError, match=r"notes\.png cannot be read as an image: repair it, or move it out of the folder"
+    ):
+        ready(ImageFolder(data_dir=str(album)))
+
+
+def shades(data):
+    """The colours by which the images of each split are known."""
+    return {name: data.splits[name].images[:, 0, 0, 0].tolist() for name in SPLITS}
+
+
+def test_new_names_change_neither_the_split_nor_the_order(album):
+    before = shades(ready(ImageFolder(data_dir=str(album))))
+    (album / "cats").rename(album / "wild cats")
+    for path in (album / "dogs").iterdir():
+        path.rename(path.with_name(f"renamed {path.name}"))
+    assert shades(ready(ImageFolder(data_dir=str(album)))) == before
+
+
+def arrange(album, *splits):
+    """Move the images into sub-folders by turns; returns what each of them then holds."""
+    held = {split: [] for split in splits}
+    for i, path in enumerate(sorted(album.rglob("*.png"))):
+        folder = album / splits[i % len(splits)] / path.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        path.rename(folder / path.name)
+        held[splits[i % len(splits)]].append(8 * int(path.stem))
+    for name in ("cats", "dogs"):
+        (album / name).rmdir()
+    return {split: sorted(held[split]) for split in splits}
+
+
+def test_sub_folders_train_val_and_test_are_the_split(album):
+    held = arrange(album, *SPLITS)
+    Image.new("RGB", (4, 4)).save(album / "cover.png")
+    with pytest.warns(UserWarning, match=r"skipped 1 files, not images by their suffix, or outside of train, val and"):
+        data = ready(ImageFolder(data_dir=str(album)))
+    assert {name: sorted(values) for name, values in shades(data).items()} == held
+    assert data.classes == ("cats", "dogs")
+    for name in SPLITS:
+        assert (data.splits[name].labels == (data.splits[name].images[:, 0, 0, 0] // 8 % 3 == 0)).all()
+
+
+def test_without_val_a_tenth_of_train_validates(album):
+    held = arrange(album, "train", "test")
+    found = shades(ready(ImageFolder(data_dir=str(album))))
+    assert [len(found[name]) for name in SPLITS] == [14, 1, 15]
+    assert sorted(found["test"]) == held["test"]
+    assert sorted(found["train"] + found["val"]) == held["train"]
+
+
+def test_a_class_of_that_name_is_no_split(album):
+    (album / "cats").rename(album / "train")
+    data = ready(ImageFolder(data_dir=str(album)))
+    assert data.classes == ("dogs", "train")
+
+
+def test_a_folder_of_few_images_trains_in_at_least_ten_steps(album):
+    data = ready(ImageFolder(data_dir=str(album)))
+    assert [block.sizes for block in data.train_dataloader()] == [(2,) * 10, (2, 2)]
+
+
+def test_image_folder_with_a_truncated_image(album):
+    Image.effect_noise((64, 64), 90).save(album / "cats" / "noise.png")
+    whole = (album / "cats" / "noise.png").read_bytes()
+    (album / "cats" / "noise.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"noise\.png cannot be read as an image"):
+        ready(ImageFolder(data_dir=str(album)))
+
+
+def test_pixels_of_16_bits_are_refused(album):
+    Image.new("I;16", (20, 12), 40_000).save(album / "cats" / "deep.png")
+    with pytest.raises(DataError, match=r"deep\.png has pixels of 16 bits or more: save it with 8 bits"):
+        ready(ImageFolder(data_dir=str(album)))
+
+
+def test_an_empty_or_missing_image_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("hello")
+    with pytest.raises(DataError, match=r"empty holds 0 images: a split into three needs at least 3"):
+        ready(ImageFolder(data_dir="empty"))
+    with pytest.raises(
+        DataError, match=r"data_dir: there is no folder .*nowhere; expected the folder of your images"
+    ) as e:
+        ready(ImageFolder(data_dir="nowhere"))
+    assert "--" not in str(e.value)  # the option has one name in train.py, another in test.py

@@ -85,7 +85,7 @@ def draw(
             problem = error
             inputs |= dict.fromkeys(("images", "labels"), partial(fail, error))  # the others need not load it again
     if not drawn:
-        raise problem or RunError("none of the figures applies to this model")
+        raise problem or RunError("none of the figures could be drawn")
     if problem:
         print(f"Not drawn: {', '.join(without_data)}: {problem}", file=sys.stderr)
 

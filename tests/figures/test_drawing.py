@@ -18,7 +18,7 @@ from vae import VAE
 from vae.figures import FIGURES, NotApplicable, film_frame, render
 from vae.figures.drawing import COLOURS, add_caption, upscale
 
-MATERIAL = {"vae", "images", "labels", "classes", "history", "histories", "frames"}
+MATERIAL = {"vae", "images", "labels", "classes", "history", "histories", "frames", "source"}
 
 
 def inputs(**parts):

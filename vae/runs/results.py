@@ -103,6 +103,7 @@ def figure_inputs(
         "images": lambda n: data.images(split, min(n, most)).to(vae.prior_loc.device),
         "labels": lambda n: data.labels(split, min(n, most)),
         "classes": lambda: data.classes,
+        "dataset": lambda: data.name,
         "history": lambda: read_history(run),
         "histories": histories,
         "frames": lambda: read_frames(run),

@@ -1,14 +1,12 @@
 """Draw what a trained model has learned; python3 visualizations.py --help tells how."""
 
-import sys
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 try:
     from datamodules import DATASETS, DataError
-    from vae.cli import evaluation_trainer, run_command, user_facing_errors
-    from vae.figures import FIGURES, NotApplicable, compares_runs, render
+    from vae.cli import draw, evaluation_trainer, run_command, user_facing_errors
+    from vae.figures import FIGURES, compares_runs
     from vae.runs import figure_inputs, find_checkpoint, load_run, write_atomically
 except KeyboardInterrupt:  # the imports take seconds
     raise SystemExit("error: interrupted") from None
@@ -42,31 +40,12 @@ def visualize(
     inputs = figure_inputs(checkpoint, vae, data, split, runs, DATASETS)
     inputs |= {name: lambda value=value: value for name, value in options.items()}
     Path(output_dir).mkdir(parents=True, exist_ok=True)
-    not_drawn = {}
-    for name in (chosen := figures or [*FIGURES]):
-        try:
-            kind, content = render(name, inputs)
-        except NotApplicable as reason:  # which begins with the figure's name
-            not_drawn[name] = str(reason)
-            continue
-        except DataError as reason:
-            not_drawn[name] = f"{name}: {reason}"
-            inputs |= dict.fromkeys(("images", "labels"), partial(fail, reason))  # the others need not try again
-            continue
+    for name, kind, content in draw(figures or FIGURES, inputs, DataError):
         stem = name if compares_runs(name) else f"{data.name}_{name}_latent_variables={vae.latent_dim}"
         path = Path(output_dir) / f"{stem}.{kind}"
         replaced = "  (replaced; --output_dir keeps another run's figures apart)" if path.exists() else ""
         write_atomically(path, content)
         print(f"{path}{replaced}")
-    for reason in not_drawn.values():
-        print(f"Not drawn: {reason}", file=sys.stderr)
-    if len(not_drawn) == len({*chosen}):
-        sys.exit("error: none of the figures could be drawn")
-
-
-def fail(error: Exception, *_: Any) -> NoReturn:
-    """Raise that error."""
-    raise error
 
 
 if __name__ == "__main__":

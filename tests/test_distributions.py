@@ -1,12 +1,17 @@
 """Every p(x|z): its log-density against an independent oracle, its total, its gradients, its extremes."""
 
+import weakref
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
 from helpers import GREY, distribution, parameters_of
 from scipy import integrate, stats
 from scipy.special import expit
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from vae.distributions import DiscretizedLogistic, PaletteCategorical
 from vae.likelihoods import LIKELIHOODS
 
 
@@ -136,3 +141,125 @@ def test_colours_are_told_apart_in_every_channel():
         x = torch.tensor(colour).reshape(3, 1, 1) / 255
         assert p_x.log_prob(x).item() == pytest.approx(logit - logits.logsumexp(0).item(), abs=1e-4)
     assert (p_x.mode.flatten() * 255).round().tolist() == list(sorted(palette)[0])
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_densities_and_gradients_are_finite_whatever_a_network_gives(name):
+    raw = (-1_000.0, 0.0, 1_000.0)
+    for pixel, first, second in product((0.0, 17 / 255, 1.0), raw, raw):
+        values = [torch.full_like(number, first, dtype=torch.float32) for number in parameters_of(name, 2, 1, 3, 3)]
+        if len(values) == 2:
+            values[1].fill_(second)
+        elif name == "categorical":
+            values[0][:, 1:] = second
+        values = [value.requires_grad_(True) for value in values]
+        log_p = distribution(name, *values, image_shape=(1, 3, 3)).log_prob(torch.full((2, 1, 3, 3), pixel))
+        log_p.sum().backward()
+        assert torch.isfinite(log_p).all(), (pixel, first, second)
+        assert all(torch.isfinite(value.grad).all() for value in values), (pixel, first, second)
+
+
+def cases(name):
+    """Parameters of wide and of narrow distributions, [1, H, W] each; scale and logit where they are exotic."""
+    if name == "categorical":
+        return [torch.randn(4, 2, 3), torch.tensor([40.0, 0, 0, 0]).reshape(4, 1, 1).expand(4, 2, 3)]
+    logits = torch.tensor([-300.0, -30, -3, -0.1, 0, 0.05, 0.6, 3, 300])
+    return [(logits.reshape(1, 3, 3), torch.full((1, 3, 3), scale)) for scale in (-8.0, -3.0, 0.0, 3.0)]
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_samples_have_the_mean_and_the_variance(name):
+    for numbers in cases(name):
+        numbers = numbers if isinstance(numbers, tuple) else (numbers,)
+        p_x = distribution(name, *numbers, image_shape=(1, *numbers[0].shape[1:]))
+        x = p_x.sample((20_000,)).double()
+        assert p_x.mean.shape == p_x.variance.shape == p_x.event_shape
+        variance = p_x.variance.double()
+        deviation = (x.mean(0) - p_x.mean).abs()
+        assert (deviation <= 5 * (variance / 20_000).sqrt() + 1e-6).all()
+        fourth = (x - x.mean(0)).pow(4).mean(0)
+        error = ((fourth - x.var(0).square()).clamp(min=0) / 20_000).sqrt()
+        assert ((x.var(0) - variance).abs() <= 6 * error + 1e-3 * variance + 1e-5).all()
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "continuous_bernoulli", "discretized_logistic", "categorical"])
+def test_samples_have_the_frequencies_of_the_density(name):
+    numbers = [n[0].float() for n in parameters_of(name, 1, 1, 1, 1)]
+    p_x = distribution(name, *numbers)
+    x = p_x.sample((40_000,)).flatten()
+    if name == "continuous_bernoulli":
+        grid = torch.linspace(0, 1, 2_001, dtype=torch.float64)
+        logit = numbers[0].item()
+        assert stats.kstest(x.numpy(), lambda t: np.expm1(logit * t) / np.expm1(logit)).pvalue > 1e-3
+        assert 0 <= x.min() <= x.max() <= 1
+        density = p_x.log_prob(grid.reshape(-1, 1, 1, 1)).exp()
+        assert integrate.trapezoid(density, grid) == pytest.approx(1, abs=1e-5)
+        return
+    levels = torch.arange(256) / 255
+    p = p_x.log_prob(levels.reshape(-1, 1, 1, 1)).exp().double()
+    if name == "bernoulli":
+        p[1:-1] = 0  # grey pixels have a density, but never occur
+    counts = (x[:, None] == levels).sum(0)
+    assert counts.sum() == 40_000  # nothing but 8-bit values
+    common = p * 40_000 > 5
+    assert ((counts - 40_000 * p)[common].abs() < 5 * (40_000 * p * (1 - p))[common].sqrt()).all()
+    assert counts[~common].sum() < 5 * 40_000 * p[~common].sum() + 5
+
+
+def test_rare_samples_are_colours_that_the_palette_lacks(monkeypatch):
+    monkeypatch.setattr(PaletteCategorical, "STRAY", 0.5)
+    palette = ((1, 2, 3), (4, 5, 6))
+    p_x = distribution("categorical", torch.zeros(2, 1, 1), image_shape=(3, 1, 1), palette=palette)
+    x = (p_x.sample((10_000,)).flatten(1) * 255).round()
+    known = (x[:, None] == torch.tensor(palette)).all(-1).any(1)
+    assert known.float().mean().item() == pytest.approx(0.5, abs=0.03)
+    assert x[~known].mean(0).tolist() == pytest.approx([127.5] * 3, abs=6)
+    torch.testing.assert_close(p_x.mean.flatten() * 255, 0.5 * torch.tensor([2.5, 3.5, 4.5]) + 0.5 * 127.5)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_samples_have_the_shape_of_torchs_own(name):
+    numbers = [n.float() for n in parameters_of(name, 5, 1, 2, 3)]
+    p_x = distribution(name, *numbers, image_shape=(1, 2, 3))
+    assert p_x.sample().shape == (5, 1, 2, 3)
+    assert p_x.sample((4, 7)).shape == (4, 7, 5, 1, 2, 3)
+    assert p_x.log_prob(p_x.sample((4,))).shape == (4, 5)
+
+
+@pytest.mark.parametrize("logit", [-80.0, -1.0, -0.41, -0.39, 0.0, 1e-3, 0.41, 5.0, 80.0])
+def test_the_variance_of_a_continuous_bernoulli_meets_its_integral(logit):
+    p_x = distribution("continuous_bernoulli", torch.tensor([[[logit]]]))
+    x = np.linspace(0, 1, 400_001)
+    weight = np.exp(logit * x - max(logit, 0))
+    mean, square = (integrate.simpson(weight * x**n, x=x) / integrate.simpson(weight, x=x) for n in (1, 2))
+    assert p_x.variance.item() == pytest.approx(square - mean**2, abs=3e-6)
+
+
+class LiveMemory(TorchDispatchMode):
+    """Counts the bytes of the tensors that are made and not yet freed."""
+
+    def __init__(self):
+        super().__init__()
+        self.live = self.peak = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **kwargs or {})
+        if isinstance(out, torch.Tensor):
+            self.add(out.nbytes)
+            weakref.finalize(out, self.add, -out.nbytes)
+        return out
+
+    def add(self, size):
+        self.live += size
+        self.peak = max(self.peak, self.live)
+
+
+def test_the_mean_of_a_discretized_logistic_is_exact_in_little_memory():
+    loc, log_scale = torch.rand(10_000, dtype=torch.float64), torch.rand(10_000, dtype=torch.float64) * 10 - 10
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    p = DiscretizedLogistic(loc[:, None], log_scale[:, None]).log_prob(levels).exp()
+    p_x = DiscretizedLogistic(loc.float(), log_scale.float())
+    with LiveMemory() as memory, torch.no_grad():
+        mean = p_x.mean
+    assert memory.peak <= 6 * mean.nbytes
+    torch.testing.assert_close(mean.double(), p @ levels, atol=2e-6, rtol=0)

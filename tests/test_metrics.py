@@ -7,7 +7,14 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from vae.metrics import ActiveUnits, ImportanceEstimateMetrics, PerImageMean, ReconstructionMetrics
+from vae.metrics import (
+    ActiveUnits,
+    ImportanceEstimateMetrics,
+    PerImageMean,
+    ReconstructionMetrics,
+    bits_per_dim,
+    summarize,
+)
 
 
 def test_pictures_are_counted_one_by_one():
@@ -17,18 +24,37 @@ def test_pictures_are_counted_one_by_one():
     assert metric.compute() == {"a": 3.0, "b": 1.0}  # not the mean of the batches' means
 
 
-def test_errors_of_the_evidence():
-    metric = ImportanceEstimateMetrics((1, 2, 2))
-    metric.update({"log_marginal": torch.tensor([-4.0, -8.0]), "mc_error": torch.tensor([0.3, 0.4])})
+def test_errors_of_the_importance_estimate():
+    metric = ImportanceEstimateMetrics()
+    log_marginal = torch.tensor([-4.0, -8.0])
+    metric.update(
+        {
+            "log_marginal": log_marginal,
+            "mc_error": torch.tensor([0.3, 0.4]),
+            "effective_sample_size": torch.tensor([10.0, 30.0]),
+            "bits_per_dim": bits_per_dim(log_marginal, (1, 2, 2)),
+        }
+    )
     assert metric.compute() == pytest.approx(
         {
             "log_marginal": -6.0,
             "log_marginal_stderr": 2,
             "log_marginal_mc_error": 0.25,
+            "effective_sample_size": 20,
+            "effective_sample_size_5_percent": 11,
             "bits_per_dim": 6 / np.log(2) / 4,
             "num_images": 2,
         }
     )
+
+
+def test_the_summary_says_how_many_samples_count():
+    found = {"test/bound_100": -5.0, "test/effective_sample_size": 20.0, "test/effective_sample_size_5_percent": 3.0}
+    metrics, rows = summarize(found | {"test/active_units": 2.0, "test/num_images": 9.0}, "cross-entropy")
+    assert (metrics["effective_sample_size"], metrics["effective_sample_size_5_percent"]) == (20, 3)
+    assert metrics["bits_per_dim"] is None
+    assert ("effective_sample_size", "20.0000", "samples") in rows
+    assert ("effective_sample_size_5_percent", "3.0000", "samples") in rows
 
 
 def test_the_quality_of_reconstructions_meets_numpy():

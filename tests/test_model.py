@@ -12,6 +12,7 @@ from torch.distributions import Independent, Normal
 
 from vae import VAE, model
 from vae.likelihoods import LIKELIHOODS, DiagonalGaussian, Likelihood
+from vae.metrics import MIN_EFFECTIVE_SAMPLES
 from vae.networks import NETWORKS
 
 SHAPE = (1, 2, 3)
@@ -294,3 +295,138 @@ def test_a_wrong_option_is_answered_with_the_right_ones(options, message):
 def test_the_model_works_without_lightning():
     vae = VAE((1, 8, 8))
     assert vae.log_marginal(torch.rand(2, 1, 8, 8), num_samples=3).shape == (2,)
+
+
+@pytest.mark.parametrize("k", [100, 1_000])
+@pytest.mark.parametrize(("width", "is_biased"), [(1.2, False), (0.8, False), (0.7, False), (0.3, True), (0.2, True)])
+def test_the_effective_sample_size_warns_where_a_narrow_posterior_biases_the_estimate(linear, width, is_biased, k):
+    """The claimed error of an image is below 0.4 nats in all of these cases; the estimate is up to 2 nats too low."""
+    vae, x, exact = linear
+    vae.posterior.log_var.bias += 2 * np.log(width / 1.4**0.5)  # of the true scale
+    estimate = vae.importance_estimate(x.repeat(100, 1, 1, 1), k)
+    bias = estimate.log_marginal.mean().item() - exact.mean()
+    assert (bias < -0.1) == is_biased
+    assert (estimate.effective_sample_size.quantile(0.05) < MIN_EFFECTIVE_SAMPLES) == is_biased
+    assert estimate.mc_error.mean() < 0.4
+
+
+def test_the_effective_sample_size_is_its_definition():
+    vae, x, eps = random_vae(), torch.rand(5, *SHAPE).round(), torch.randn(30, 5, 2)
+    q_z = vae.encode(x)
+    w = vae.log_weights(x, q_z, model.reparameterize(q_z, eps)).double().exp()
+    found = vae.importance_estimate(x, eps=eps).effective_sample_size
+    torch.testing.assert_close(found, (w.sum(0).square() / w.square().sum(0)).float())
+    assert vae.importance_estimate(x, 1).effective_sample_size.tolist() == [1] * 5
+
+
+def test_no_nat_is_lost_among_large_weights(monkeypatch):
+    vae, x = random_vae(), torch.rand(3, *SHAPE)
+    log_w = torch.randn(50_000, 3) - 20_000
+    chunks = iter(log_w.split(32))
+    monkeypatch.setattr(vae, "log_weights", lambda x, q_z, z: next(chunks))
+    found = vae.importance_estimate(x, eps=torch.zeros(50_000, 3, 2).split(32))
+    expected = logsumexp(log_w.double().numpy(), axis=0) - np.log(50_000)
+    np.testing.assert_allclose(found.log_marginal, expected, atol=1.1e-3)  # half a float32 at 20,000
+
+
+def test_an_estimate_keeps_no_graph_and_a_training_bound_does():
+    vae, x, eps = random_vae().requires_grad_(True), torch.rand(3, *SHAPE), torch.randn(4, 3, 2)
+    found = (vae.log_marginal(x, eps=eps), vae.sample(2), vae.reconstruct(x), vae.generate(eps))
+    assert not any(value.requires_grad for value in (*found, *vae.importance_estimate(x, eps=eps)))
+    assert all(value.requires_grad for value in (vae.importance_bound(x, eps=eps), vae.elbo(x, eps=eps).elbo))
+
+
+@pytest.mark.parametrize("name", ["elbo", "importance_bound", "importance_estimate", "log_marginal"])
+@pytest.mark.parametrize("shape", [(5, 2), (4, 2, 5), (1, 4, 5, 2), (3, 1, 2)])
+def test_noise_of_another_shape_is_refused(name, shape):
+    message = r"eps: expected noise \[K, B, Z\], here \[K, 5, 2\], got \[" + ", ".join(map(str, shape)) + r"\]"
+    with pytest.raises(ValueError, match=message):
+        getattr(random_vae(), name)(torch.rand(5, *SHAPE), eps=torch.randn(shape))
+
+
+@pytest.mark.parametrize("name", ["encode", "elbo", "importance_bound", "log_marginal", "reconstruct"])
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.rand(5, 2, 3), r"images: expected \[B, C, H, W\], here \[B, 1, 2, 3\], got \[5, 2, 3\]"),
+        (torch.rand(5, 1, 3, 2), r"here \[B, 1, 2, 3\], got \[5, 1, 3, 2\]"),
+        (torch.rand(5, 6), r"here \[B, 1, 2, 3\], got \[5, 6\]"),
+        (
+            torch.ones(5, *SHAPE, dtype=torch.uint8),
+            "images: expected float32 or float64, got torch.uint8; divide",
+        ),
+        (torch.rand(5, *SHAPE).bfloat16(), "images: expected float32 or float64, got torch.bfloat16"),
+    ],
+)
+def test_images_of_another_shape_or_type_are_refused(name, x, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(random_vae(), name)(x)
+
+
+@pytest.mark.parametrize("name", ["elbo", "importance_bound", "log_marginal", "reconstruct"])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_8_bit_values_are_refused(name, likelihood):
+    vae = random_vae(likelihood=likelihood, palette=((0,), (255,)))
+    x = torch.tensor([0.0, 17, 255]).repeat(5, 1, 2, 1)
+    for wrong, found in ((x, "0 to 255"), (-x, "-255 to -?0"), (x / 255 * torch.nan, "nan to nan")):
+        with pytest.raises(ValueError, match=rf"images: expected values in \[0, 1\], got {found}"):
+            getattr(vae, name)(wrong)
+    getattr(vae, name)(x / 255)
+    if "gaussian" in likelihood:  # its samples leave [0, 1]
+        vae.log_marginal(vae.decode(torch.zeros(5, 2)).sample())
+
+
+def test_latents_of_another_size_are_refused():
+    with pytest.raises(ValueError, match=r"latents: expected \[..., 2\], got \[2, 3\]"):
+        random_vae().generate(torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("mean", [-1_000.0, 0.0, 1_000.0])
+@pytest.mark.parametrize("log_var", [-1_000.0, 1_000.0])
+@pytest.mark.parametrize("name", ["elbo", "iwae", "dreg"])
+def test_an_extreme_posterior_has_finite_bounds_and_gradients(name, mean, log_var):
+    vae, x, eps = random_vae().requires_grad_(True), torch.rand(3, *SHAPE), torch.randn(4, 3, 2)
+    nn.init.constant_(vae.posterior.mean.bias, mean)
+    nn.init.constant_(vae.posterior.log_var.bias, log_var)
+    bounds = {
+        "elbo": lambda: sum(vae.elbo(x, eps=eps)),
+        "iwae": lambda: vae.importance_bound(x, eps=eps),
+        "dreg": lambda: vae.importance_bound(x, eps=eps, doubly_reparameterized=True),
+    }
+    bound = bounds[name]()
+    bound.sum().backward()
+    assert bound.isfinite().all()
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in vae.parameters())
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_half_precision_stays_inside_the_networks(likelihood):
+    vae = random_vae(likelihood=likelihood, palette=((0,), (17,), (255,)), scale=0.3).bfloat16()
+    x = torch.tensor([0.0, 17, 255]).repeat(5, 1, 2, 1) / 255
+    q_z, p_x = vae.encode(x), vae.decode(torch.randn(5, 2))
+    bounds = (*vae.elbo(x), vae.importance_bound(x), *vae.importance_estimate(x, 4))
+    values = (q_z.mean, q_z.stddev, vae.prior.sample(), p_x.log_prob(x), vae.sample(2), p_x.sample(), *bounds)
+    assert {value.dtype for value in values} == {torch.float32}
+    if likelihood == "gaussian_fixed":
+        assert p_x.base_dist.stddev.unique().item() == torch.tensor(0.3).item()
+    if likelihood == "categorical":
+        assert torch.isin(vae.sample(20), x).all()  # exact 8-bit values
+
+
+def test_as_many_samples_are_decoded_together_as_suit_the_device(monkeypatch):
+    sizes = {}
+    for device in ("cpu", "meta"):  # any other than the CPU
+        vae, held = random_vae().to(device), []
+        decode = vae.decode
+        monkeypatch.setattr(vae, "decode", lambda z, decode=decode, held=held: held.append(len(z)) or decode(z))
+        x, z = torch.empty(100, *SHAPE, device=device), torch.empty(2_000, 100, 2, device=device)
+        vae.log_weights(x, vae.encode(x), z)
+        sizes[device] = held
+    assert sizes == {"cpu": [873, 873, 254], "meta": [2_000]}
+
+
+def test_noise_is_drawn_in_chunks_that_grow():
+    sizes, used = zip(*model.chunk_sizes(1_600), strict=True)
+    assert sizes == (32, 32, 64, 128, 256, 512, 512, 512)
+    assert used == (32, 32, 64, 128, 256, 512, 512, 64)
+    assert [*model.chunk_sizes(1)] == [(32, 1)]

@@ -143,8 +143,8 @@ class PaletteCategorical(Distribution):
         codes = colour_codes(value.movedim(-3, -1))  # [..., H, W]
         place = torch.searchsorted(self.codes, codes).clamp(max=len(self.codes) - 1)
         known = self.codes[place] == codes
-        places = place.expand(self.logits.shape[:-1])
-        log_p = -cross_entropy(self.logits.flatten(0, -2), places.flatten(), reduction="none").view_as(places)
+        place, logits = torch.broadcast_tensors(place.unsqueeze(-1), self.logits)
+        log_p = -cross_entropy(logits.flatten(0, -2), place[..., 0].flatten(), reduction="none").view(place.shape[:-1])
         stray = log(self.STRAY) - self.num_channels * log(MAX_PIXEL_VALUE + 1)
         drawn = torch.where(known, log_p + log(1 - self.STRAY), -torch.inf)
         return torch.logaddexp(drawn, torch.full_like(drawn, stray)).sum((-2, -1))

@@ -308,7 +308,7 @@ def test_a_strangers_film(script, run):
     assert outcome.err.count("\n") == 1
 
 
-def test_a_file_stripped_to_its_model(script, run):
+def test_a_file_stripped_to_its_model(script, refuse, run):
     """It can be tested and described, as can the models in `pretrained/`."""
     path = runs.last_checkpoint(run)
     kept = ("state_dict", "hyper_parameters", "datamodule_hyper_parameters")

@@ -10,14 +10,26 @@ from pytorch_lightning.callbacks import ProgressBar, TQDMProgressBar
 
 
 class TerminalProgress(TQDMProgressBar):
-    """Lightning's progress bar, with epochs counted from 1 and values to two decimals.
+    """Lightning's progress bar, which counts training images; epochs are counted from 1, values have two decimals.
 
     Not the one by Rich: its thread, which draws while the model computes, costs a tenth of the training.
     """
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
-        super().on_train_epoch_start(trainer)
-        self.train_progress_bar.set_description(f"Epoch {trainer.current_epoch + 1}")
+        bar, loader = self.train_progress_bar, trainer.train_dataloader
+        bar.unit, bar.unit_scale, self.images = " images", True, 0
+        bar.reset(round(len(loader.dataset) * trainer.num_training_batches / len(loader)))
+        bar.initial = 0
+        bar.set_description(f"Epoch {trainer.current_epoch + 1}")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, lit: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.images += len(batch.index) * trainer.world_size
+        block = batch_idx + 1
+        if self._should_update(block, trainer.num_training_batches) and not self.train_progress_bar.disable:
+            self.train_progress_bar.n = self.images
+            self.train_progress_bar.set_postfix(self.get_metrics(trainer, lit))
 
     def get_metrics(self, trainer: Trainer, lit: LightningModule) -> dict[str, str]:
         metrics = super().get_metrics(trainer, lit)
@@ -41,7 +53,9 @@ class LogProgress(ProgressBar):
     def on_train_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
         values = {name: value for name, value in self.get_metrics(trainer, lit).items() if name != "v_num"}
         shown = [f"{name} {value:.2f}" for name, value in values.items()]
-        shown.append(f"{time.perf_counter() - self.start:.1f} s")
+        shown.append(
+            f"{time.perf_counter() - self.start:.1f} s, {trainer.callback_metrics['images_per_second']:,.0f} images/s"
+        )
         if self.is_enabled:  # the Trainer disables it on all processes but the first
             print(f"Epoch {trainer.current_epoch + 1}: {', '.join(shown)}", flush=True)
 

@@ -1,15 +1,20 @@
-"""`test.py` and `visualizations.py`: command lines made from a function's signature, and their Trainer."""
+"""`test.py` and `visualizations.py`: command lines made from a function's signature, their Trainer, the drawing."""
 
+import sys
 from argparse import ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from inspect import Parameter, signature
 from itertools import pairwise
+from typing import Any, NoReturn
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from vae.callbacks import progress
 from vae.cli.parser import CommandLineParser
+from vae.figures import NotApplicable, render
+from vae.runs import RunError
 
 
 def parse_sample_counts(text: str | tuple[int, ...]) -> tuple[int, ...]:
@@ -53,3 +58,40 @@ def evaluation_trainer(**options) -> Trainer:
         return Trainer(**silent, **options, use_distributed_sampler=False, callbacks=[progress()])
     except (ValueError, ModuleNotFoundError) as error:
         raise MisconfigurationException(f"--accelerator {options['accelerator']}: {error}") from error
+
+
+def draw(
+    names: Iterable[str], inputs: Mapping[str, Callable], data_error: type[Exception]
+) -> Iterator[tuple[str, str, bytes]]:
+    """Draws figures: the name, the suffix and the content of each; which could not be drawn, and why, is printed.
+
+    Args:
+        names: the names in FIGURES.
+        inputs: what gets each argument of a figure.
+        data_error: what it raises when the images are missing; figures without images are drawn nevertheless.
+
+    Raises:
+        RunError: none could be drawn.
+    """
+    inputs, drawn, not_drawn, without_data = dict(inputs), 0, [], []
+    for name in names:
+        try:
+            yield name, *render(name, inputs)
+            drawn += 1
+        except NotApplicable as reason:  # it names the figure
+            not_drawn.append(str(reason))
+        except data_error as reason:
+            without_data.append(name)
+            inputs |= dict.fromkeys(("images", "labels"), partial(fail, reason))  # the others need not try again
+            cause = reason
+    if without_data:
+        not_drawn.append(f"{', '.join(without_data)}: {cause}")
+    for reason in not_drawn:
+        print(f"Not drawn: {reason}", file=sys.stderr)
+    if not drawn:
+        raise RunError("none of the figures could be drawn")
+
+
+def fail(error: Exception, *_: Any) -> NoReturn:
+    """Raise that error."""
+    raise error

@@ -57,7 +57,7 @@ class SaveSettings(SaveConfigCallback):
 
     def on_train_start(self, trainer: Trainer, lit: LitVAE) -> None:
         path = Path(trainer.log_dir) / self.config_filename  # log_dir: all processes must ask for it
-        runs.write_atomically(path, self.parser.dump(self.config, skip_unset=False, skip_validation=True).encode())
+        runs.write_atomically(path, self.parser.dump(self.config, skip_unset=False).encode())
 
 
 class TrainCLI(LightningCLI):
@@ -178,6 +178,10 @@ class TrainCLI(LightningCLI):
         for option, reason in REFUSED.items():
             if self.config.trainer[option] not in (None, self.trainer_defaults.get(option, DEFAULTS[option].default)):
                 parser.error(f"--trainer.{option}: {reason}")
+        try:
+            parser.dump(self.config, skip_unset=False)
+        except (TypeError, ValueError) as error:  # a callback's option that jsonargparse does not write as it reads it
+            parser.error(f"config.yaml cannot be written: {parser.explain(str(error))}")
 
     def instantiate_classes(self) -> None:
         try:

@@ -162,6 +162,6 @@ def logged_run(trained_once, tmp_path):
 
 
 @pytest.fixture
-def told(logged_run):
-    """What TensorBoard is told of that run."""
+def events(logged_run):
+    """What TensorBoard is events of that run."""
     return EventAccumulator(str(logged_run), size_guidance={"tensors": 0, "histograms": 0}).Reload()

@@ -64,7 +64,7 @@ def test_nothing_drawn_is_an_error(script):
     assert "error: none of the figures could be drawn" in drawn.err
 
 
-def test_a_split_without_pictures(script, tiny_mnist):
+def test_a_split_without_images(script, tiny_mnist):
     script("train.py", "--data", "MNIST", "--data.val_size", 0, "--trainer.max_epochs", 1)
     reason = "MNIST has no val images, as it was split for this model."
     outcome = script("test.py", "--split", "val")

@@ -93,9 +93,9 @@ def test_info_tells_what_a_model_is_without_its_data(script, tiny_punks):
     options = ["--model.latent_dim", 3, "--model.hidden_dims", 8, "--seed_everything", 5, "--trainer.max_epochs", 2]
     script("train.py", "--data", "CryptoPunks", *options)
     (tiny_punks / "punks.png").unlink()
-    told = script("test.py", "--info")
-    assert (told.status, told.err) == (0, "")
-    lines = dict(re.split(r" {2,}", line, maxsplit=1) for line in told.out.splitlines())
+    events = script("test.py", "--info")
+    assert (events.status, events.err) == (0, "")
+    lines = dict(re.split(r" {2,}", line, maxsplit=1) for line in events.out.splitlines())
     assert (lines["data set"], lines["epochs"], lines["--model.seed"]) == ("CryptoPunks", "2", "5")
     assert lines["--model.latent_dim"] == "3"
     assert lines["in all"] == f"{1728 * 8 + 8 + 2 * (8 * 3 + 3) + 3 * 8 + 8 + 8 * 1728 + 1728:,} parameters"
@@ -103,10 +103,10 @@ def test_info_tells_what_a_model_is_without_its_data(script, tiny_punks):
     assert lines["torch"] == torch.__version__.split("+")[0]
 
 
-def test_a_runs_curves_and_frames_can_be_read_back(told):
+def test_a_runs_curves_and_frames_can_be_read_back(events):
     run = Path("lightning_logs/version_0")
     history = runs.read_history(run)
-    assert history["val/elbo"] == {epoch: event.value for epoch, event in enumerate(told.Scalars("val/elbo"), 1)}
+    assert history["val/elbo"] == {epoch: event.value for epoch, event in enumerate(events.Scalars("val/elbo"), 1)}
     assert history["images_seen"] == {epoch: 1197 * epoch for epoch in range(1, 6)}
     frames = runs.read_frames(run)
     assert [*frames] == [1, 2, 3, 4, 5]

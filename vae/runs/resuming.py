@@ -63,7 +63,7 @@ def read_settings(run: Path) -> dict[str, Any]:
 def check_settings(
     settings: Mapping[str, Any], ckpt_path: Path, options: Mapping[str, Collection[str]], datasets: Mapping[str, type]
 ) -> dict[str, Any]:
-    """The settings of a run, if they are harmless: the file may be a stranger's.
+    """The settings of a run, if they are harmless: the file is untrusted.
 
     Args:
         options: the names of the options of each group.

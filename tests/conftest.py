@@ -163,5 +163,5 @@ def logged_run(trained_once, tmp_path):
 
 @pytest.fixture
 def events(logged_run):
-    """What TensorBoard is events of that run."""
+    """The events of that run in TensorBoard."""
     return EventAccumulator(str(logged_run), size_guidance={"tensors": 0, "histograms": 0}).Reload()

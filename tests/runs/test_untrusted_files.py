@@ -284,7 +284,7 @@ def bomb(path, side=60_000):
 
 
 @pytest.mark.parametrize("kind", ["a bomb", "a smaller bomb", "a program"])
-def test_an_untrusted_images(script, refuse, tmp_path, kind):
+def test_untrusted_images(script, refuse, tmp_path, kind):
     (tmp_path / "data").mkdir()
     for place in range(6):
         Image.new("RGB", (9, 9), (40 * place, 0, 0)).save(tmp_path / "data" / f"{place}.png")
@@ -295,8 +295,13 @@ def test_an_untrusted_images(script, refuse, tmp_path, kind):
         path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(it_ran) (w) file closefile\n")
     else:
         bomb(path, 60_000 if kind == "a bomb" else 10_000)
-    for message in refuse(SCRIPTS, "--ckpt_path", "lightning_logs/version_0/checkpoints/last.ckpt"):
+    last = "lightning_logs/version_0/checkpoints/last.ckpt"
+    for message in refuse(["train.py", "test.py"], "--ckpt_path", last):
         assert "3.png" in message
+    drawn = script("visualizations.py", "--ckpt_path", last, "--data_dir", "data", "--figures", "reconstruction")
+    assert drawn.status == 1
+    assert re.fullmatch(r"error: \S+/data/3\.png .*\n", drawn.err)
+    assert not Path("it_ran").exists()
 
 
 def test_an_untrusted_film(script, run):

@@ -1,4 +1,4 @@
-"""Errors of jsonargparse in the words of the command line: what was expected, what was given, what there is.
+"""Errors of jsonargparse in the words of the command line: what was expected, what was given, what the choices are.
 
 All that is known here of jsonargparse's own wording are the patterns below.
 """

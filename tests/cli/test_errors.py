@@ -82,7 +82,7 @@ WRONG = [
     (
         "train.py",
         1,
-        "(?s)MNIST could not be downloaded.*Put train-images-idx3-ubyte, .* into data/MNIST/raw. .*Digits needs no file",
+        "(?s)MNIST could not be downloaded.*Put train-images-idx3-ubyte, .* into data/MNIST/raw. .*Digits needs no",
     ),
     (
         "train.py --data CryptoPunks",
@@ -293,7 +293,7 @@ def test_ctrl_c_in_an_evaluation(start, run_folder, tmp_path, name):
     (tmp_path / "patch.py").write_text(
         f"{DATA}\nimport runpy\nrunpy.run_path({str(PROJECT / name)!r}, run_name='__main__')"
     )
-    run = start(tmp_path / "patch.py")
+    run = start(tmp_path / "patch.py", PYTHONPATH=str(PROJECT))
     wait_for((tmp_path / "loading").exists)
     run.send_signal(signal.SIGINT)
     stopped = run.result(timeout=60)

@@ -77,4 +77,4 @@ class TrainerHelp(_HelpAction):
         options = CommandLineParser(description=f"Options of Lightning's Trainer. {blocks}")
         options.add_class_arguments(Trainer, "trainer", fail_untyped=False, skip={*parser.refused})
         options.print_help()
-        sys.exit()
+        sys.exit(0)

@@ -12,9 +12,9 @@ demo: .venv/installed
 	$(BIN)/python test.py
 	$(BIN)/python visualizations.py
 	@echo
-	@echo "Trained, tested and drawn: the run is in lightning_logs/, its pictures are in visualization_imgs/."
+	@echo "Trained, tested and drawn: the run is in lightning_logs/, its figures are in visualization_imgs/."
 	@echo "Next, after 'source .venv/bin/activate':"
-	@echo "  tensorboard --logdir lightning_logs        curves and pictures, epoch by epoch"
+	@echo "  tensorboard --logdir lightning_logs        curves and images, epoch by epoch"
 	@echo "  python3 train.py                           the paper's model on MNIST (fetched, 12 MB)"
 	@echo "  python3 train.py --data CryptoPunks        on 10,000 punks (fetched, 1 MB)"
 	@echo "And open in a browser, to explore the latent space with the mouse:"

@@ -150,7 +150,7 @@ def test_a_loss_that_is_not_finite_in_one_process_alone(tmp_path, monkeypatch):
     assert "Traceback" not in done.stderr
 
 
-def test_two_processes_train_on_each_picture_once_and_one_writes(launch, tmp_path):
+def test_two_processes_train_on_each_image_once_and_one_writes(launch, tmp_path):
     (tmp_path / "seen.py").write_text(SEEN)
     options = ["--data", "Digits", "--data.batch_size", 64, "--trainer.max_epochs", 2, "--trainer.accelerator", "cpu"]
     options += ["--model.hidden_dims", 16, "--trainer.devices", 2, "--trainer.callbacks+", "seen.Seen"]

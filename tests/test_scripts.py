@@ -20,8 +20,8 @@ def test_train_test_and_draw_from_end_to_end(process, tmp_path):
     assert re.fullmatch(r"Trained +3 epochs, this time in 0 min \d+ s", report[-5])
     commands = [line.removeprefix("Next").strip() for line in report[-3:]]
     assert commands == ["python3 test.py", "python3 visualizations.py", "tensorboard --logdir lightning_logs"]
-    told = [line.replace("\x1b[A", "").strip() for line in report[:-6]]
-    assert all(line.startswith(("Epoch ", "Training", "Validation")) for line in told if line)  # bars, and no tips
+    events = [line.replace("\x1b[A", "").strip() for line in report[:-6]]
+    assert all(line.startswith(("Epoch ", "Training", "Validation")) for line in events if line)  # bars, and no tips
     run = tmp_path / "lightning_logs" / "mine"
     names = sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file())
     projector = [f"00036/posterior_means/{name}" for name in ("metadata.tsv", "sprite.png", "tensors.tsv")]
@@ -56,7 +56,7 @@ def test_train_test_and_draw_from_end_to_end(process, tmp_path):
             assert min(image.size) > 200
 
 
-def test_own_pictures_from_end_to_end(script, tmp_path):
+def test_own_images_from_end_to_end(script, tmp_path):
     (tmp_path / "album").mkdir()
     for i in range(20):
         Image.new("RGB", (9, 7), (10 * i, 0, 0)).save(tmp_path / "album" / f"{i}.png")

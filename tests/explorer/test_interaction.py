@@ -570,7 +570,7 @@ def test_every_control_is_reached_by_tab_and_has_a_name(open_page, pages):
     ("likelihood", "network"), [("bernoulli", "mlp"), ("categorical", "mlp"), ("bernoulli", "conv")]
 )
 def test_frames_come_in_time(open_page, pages, capsys, likelihood, network):
-    """Frames a second while the pointer moves in each; a busy machine draws fewer, so the number is told."""
+    """Frames a second while the pointer moves in each; a busy machine draws fewer, so the number is printed."""
     page = open_page(pages("punks", likelihood, 2, network))
     page.wait_for_timeout(1_000)
     frames, decoding = page.evaluate("""async () => {

@@ -123,7 +123,7 @@ def test_every_figure_needs_only_what_there_is():
 def test_the_figures_stand_in_reading_order():
     assert [*FIGURES] == [
         *("reconstruction", "reconstruction_by_class", "samples", "learned_manifold", "latent_scatter", "traversals"),
-        *("interpolations", "learning_curve", "learning_curves", "latent_usage", "training_film"),
+        *("interpolations", "learning_curve", "learning_curves", "latent_usage", "training_film", "explorer"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Errors of jsonargparse in the words of the command line: what was expected, what was given, what there is.
+"""Errors of jsonargparse in the words of the command line: what was expected, what was given, what the choices are.
 
 All that is known here of jsonargparse's own wording are the patterns below.
 """
@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 UNKNOWN = re.compile(r"unrecognized arguments: (\S+)|(?:Group '(.+?)' does not accept option|Option) '(.+?)'")
 CLASS = re.compile(r"""Parser key "(.+?)".* given class_path '(?:.*\.)?(\w+)':\s+(.+?)(?=\n    - |\Z)""", re.DOTALL)
 VALUE = re.compile(r'Parser key "(.+?)":(?:\s*Not of type \w+: (\S+)|.*(?:Given|Got) value: (.+?)\s*\Z)', re.DOTALL)
+CONSTRUCTION = re.compile(r"Does not validate against any.*?Errors:\n +- (.+?)\n +- ", re.DOTALL)
 KEY = re.compile(r'Parser key "(.+?)":\s*')
 
 NUMBERS = {int: "a whole number", float: "a number"}
@@ -26,6 +27,8 @@ def explain(message: str, parser: ArgumentParser) -> str:
         message: the error's text.
         parser: the parser; its `datasets` are the classes that `--data` takes.
     """
+    if found := CONSTRUCTION.match(message):
+        return found[1]
     if found := CLASS.search(message):
         key, name, problem = found.groups()
         if key != "data":

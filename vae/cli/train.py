@@ -174,7 +174,7 @@ class TrainCLI(LightningCLI):
                 parser.error(f"--{group}: expected options with values, got {self.config[group]}")
         for option in AT_LEAST_ONE:
             if self.config.trainer[option] == 0:
-                parser.error(f"--trainer.{option}: expected at least 1, got 0")
+                parser.error(f"--trainer.{option}: expected a whole number of at least 1, got 0")
         for option, reason in REFUSED.items():
             if self.config.trainer[option] not in (None, self.trainer_defaults.get(option, DEFAULTS[option].default)):
                 parser.error(f"--trainer.{option}: {reason}")

@@ -284,7 +284,7 @@ def bomb(path, side=60_000):
 
 
 @pytest.mark.parametrize("kind", ["a bomb", "a smaller bomb", "a program"])
-def test_an_untrusted_images(script, refuse, tmp_path, kind):
+def test_untrusted_images(script, refuse, tmp_path, kind):
     (tmp_path / "data").mkdir()
     for place in range(6):
         Image.new("RGB", (9, 9), (40 * place, 0, 0)).save(tmp_path / "data" / f"{place}.png")

@@ -93,13 +93,13 @@ class TrainCLI(LightningCLI):
         )
 
     def add_core_arguments_to_parser(self, parser: CommandLineParser) -> None:
-        parser.add_lightning_class_args(LitVAE, "model")
+        parser.add_class_arguments(LitVAE, "model", fail_untyped=False, skip={"seed"})
         parser.add_subclass_arguments(
             self.datamodule_class,
             "data",
             fail_untyped=False,
             required=True,
-            skip={"seed"},  # it is that of seed_everything
+            skip={"seed"},  # for model and data it is that of seed_everything
             metavar=f"{{{','.join(self.datasets)}}}",
             help="The data set; --data.help NAME lists its options, which follow --data NAME.",
         )
@@ -117,7 +117,6 @@ class TrainCLI(LightningCLI):
             "--run_name", type=str | None, help="The run's folder in lightning_logs; default: version_N."
         )
         parser.set_defaults({"data": next(iter(self.datasets))})
-        parser.link_arguments("seed_everything", "model.seed", int)  # a plain one: it goes into the checkpoint
         parser.link_arguments("data", "model.image_shape", lambda data: data.image_shape, apply_on="instantiate")
         parser.link_arguments("data", "model.palette", self.palette, apply_on="instantiate")
         for action in parser._actions + parser._links_group._group_actions:
@@ -180,8 +179,10 @@ class TrainCLI(LightningCLI):
                 parser.error(f"--trainer.{option}: {reason}")
         try:
             parser.dump(self.config, skip_unset=False)
-        except (TypeError, ValueError) as error:  # a callback's option that jsonargparse does not write as it reads it
-            parser.error(f"config.yaml cannot be written: {parser.explain(str(error))}")
+        except (TypeError, ValueError):  # jsonargparse does not read what it would write
+            parser.error(
+                "--trainer: config.yaml cannot hold these callbacks, plugins or profiler; use them from Python"
+            )
 
     def instantiate_classes(self) -> None:
         try:

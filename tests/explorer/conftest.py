@@ -1,6 +1,5 @@
 """A browser, and pages opened in it, for the tests that are marked `browser`."""
 
-import os
 import shutil
 
 import pytest
@@ -31,7 +30,7 @@ def browser():
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     assert path, f"none of {', '.join(BROWSERS)} is installed: make test-browser installs chromium"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS, env=os.environ | {"HOME": "/tmp"})
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser
         browser.close()
 

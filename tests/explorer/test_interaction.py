@@ -1,12 +1,14 @@
 """The page as a person uses it: mouse, finger, keyboard, window."""
 
+import base64
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
 from explorer_models import make_images, make_model
-from PIL import ImageColor
+from PIL import Image, ImageColor
 
 from vae.explorer import explorer_page
 
@@ -35,8 +37,9 @@ def z_of(page):
 
 
 def pixels(page, selector):
-    script = "c => Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)"
-    return np.array(page.locator(selector).evaluate(script))
+    """What a canvas holds: RGBA, row by row."""
+    content = page.locator(selector).evaluate("canvas => canvas.toDataURL().split(',')[1]")
+    return np.array(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGBA")).astype(int).ravel()
 
 
 def decode(page, z):

@@ -303,7 +303,8 @@ function buildTable() {
 
 function buildLegend() {
   if (!classes || !description.labels) {
-    $("legend").append("RMS error of the reconstruction: ", element("span", { id: "ramp-low", textContent: "0.000" }), element("span", { className: "ramp" }), element("span", { id: "ramp-high", textContent: "0.000" }));
+    const [low, high] = ["low", "high"].map((end) => element("span", { id: `ramp-${end}`, textContent: "0.000" }));
+    $("legend").append("RMS error of the reconstruction: ", low, element("span", { className: "ramp" }), high);
     $("legend").querySelector(".ramp").style.background = `linear-gradient(90deg, ${ERROR_COLOURS.join(", ")})`;
     return;
   }
@@ -392,13 +393,38 @@ function buildSamples() {
   }
 }
 
+/** Of each likelihood its name, where it is from, its log-density, and what the image shows. */
 const LIKELIHOOD_TEXTS = {
-  bernoulli: ["Bernoulli", "eq. 11", "log <i>p</i>(<b>x</b>|<b>z</b>) = Σ <i>x</i> log <i>y</i> + (1 − <i>x</i>) log (1 − <i>y</i>)", "The image shows <i>y</i>, the probability of each pixel to be white."],
-  gaussian: ["Gaussian", "eq. 12", "<i>p</i>(<b>x</b>|<b>z</b>) = 𝒩(<b>x</b>; <b>μ</b>, <b>σ</b>²<b>I</b>)", "Each pixel has a mean, which the image shows, and a variance."],
-  gaussian_fixed: ["Gaussian (one scale)", "eq. 12", "<i>p</i>(<b>x</b>|<b>z</b>) = 𝒩(<b>x</b>; <b>μ</b>, σ²<b>I</b>)", "Each pixel has a mean, which the image shows; one variance serves all."],
-  continuous_bernoulli: ["continuous Bernoulli", "arXiv 1907.06845", "log <i>p</i>(<b>x</b>|<b>z</b>) = Σ λ<i>x</i> − log <i>A</i>(λ)", "The continuous Bernoulli, a density on [0, 1]; the image shows its mean."],
-  discretized_logistic: ["discretized logistic", "arXiv 1701.05517, eq. 2", "<i>p</i>(<b>x</b>|<b>z</b>) = Π F(<i>x</i> + ½) − F(<i>x</i> − ½)", "A logistic density over each of 256 levels; the image shows its mean."],
-  categorical: ["categorical", "softmax", "log <i>p</i>(<b>x</b>|<b>z</b>) = Σ log softmax(<b>l</b>)<sub><i>x</i></sub>", "A probability for each colour of the palette; the image shows the most probable ones."],
+  bernoulli: [
+    "Bernoulli", "eq. 11",
+    "log <i>p</i>(<b>x</b>|<b>z</b>) = Σ <i>x</i> log <i>y</i> + (1 − <i>x</i>) log (1 − <i>y</i>)",
+    "The image shows <i>y</i>, the probability of each pixel to be white.",
+  ],
+  gaussian: [
+    "Gaussian", "eq. 12",
+    "<i>p</i>(<b>x</b>|<b>z</b>) = 𝒩(<b>x</b>; <b>μ</b>, <b>σ</b>²<b>I</b>)",
+    "Each pixel has a mean, which the image shows, and a variance.",
+  ],
+  gaussian_fixed: [
+    "Gaussian (one scale)", "eq. 12",
+    "<i>p</i>(<b>x</b>|<b>z</b>) = 𝒩(<b>x</b>; <b>μ</b>, σ²<b>I</b>)",
+    "Each pixel has a mean, which the image shows; one variance serves all.",
+  ],
+  continuous_bernoulli: [
+    "continuous Bernoulli", "arXiv 1907.06845",
+    "log <i>p</i>(<b>x</b>|<b>z</b>) = Σ λ<i>x</i> − log <i>A</i>(λ)",
+    "The continuous Bernoulli, a density on [0, 1]; the image shows its mean.",
+  ],
+  discretized_logistic: [
+    "discretized logistic", "arXiv 1701.05517, eq. 2",
+    "<i>p</i>(<b>x</b>|<b>z</b>) = Π F(<i>x</i> + ½) − F(<i>x</i> − ½)",
+    "A logistic density over each of 256 levels; the image shows its mean.",
+  ],
+  categorical: [
+    "categorical", "softmax",
+    "log <i>p</i>(<b>x</b>|<b>z</b>) = Σ log softmax(<b>l</b>)<sub><i>x</i></sub>",
+    "A probability for each colour of the palette; the image shows the most probable ones.",
+  ],
 };
 
 function buildTexts() {
@@ -410,7 +436,8 @@ function buildTexts() {
   $("likelihood-formula").innerHTML = formula;
   $("likelihood-text").innerHTML = text;
   const what = kind[description.binary ? "binary" : "grey"];
-  $("kind").textContent = what === "cross-entropy" ? "With grey pixels the first term is a negative cross-entropy." : what === "log-density" ? "The first term is a log-density, which may be positive." : "";
+  $("kind").textContent = what === "cross-entropy" ? "With grey pixels the first term is a negative cross-entropy."
+    : what === "log-density" ? "The first term is a log-density, which may be positive." : "";
   $("summary").textContent = `${latentDim} latent variable${latentDim > 1 ? "s" : ""}, ${likelihood} likelihood, ${thousands(description.parameters)} parameters, ${thousands(count)} test images of ${height} × ${width}`;
   for (const field of [$("start-number"), $("load-number")]) field.placeholder = `0–${thousands(count - 1)}`;
 }
@@ -420,6 +447,7 @@ function build() {
   const side = Math.max(height, width);
   Object.assign($("map-manifold"), { width: EDGE * side, height: (latentDim === 1 ? 1 : EDGE) * side });
   $("map-manifold").classList.toggle("ink", channels === 1 && latentDim === 2);
+  $("map-manifold").classList.toggle("strip", latentDim === 1);
   buildTexts();
   buildLegend();
   buildSliders();

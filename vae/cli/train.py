@@ -19,6 +19,7 @@ from vae.callbacks import (
     BestCheckpoint,
     GracefulShutdown,
     LastCheckpoint,
+    ResumeAtEpochStart,
     RunLogger,
     TensorBoardImages,
     Throughput,
@@ -193,7 +194,7 @@ class TrainCLI(LightningCLI):
     def instantiate_trainer(self) -> Trainer:
         options = self.config_init.trainer
         own = options.callbacks if isinstance(options.callbacks, list) else [options.callbacks]
-        callbacks = [GracefulShutdown(), TruncateLogOnResume(), Throughput(), TensorBoardImages()]
+        callbacks = [ResumeAtEpochStart(), GracefulShutdown(), TruncateLogOnResume(), Throughput(), TensorBoardImages()]
         if options.enable_checkpointing is not False:
             callbacks += [BestCheckpoint(), LastCheckpoint()]
         if options.enable_progress_bar is not False and not any(isinstance(each, Progress) for each in own):

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from conftest import PROJECT
+from processes import PROJECT
 
 SCRIPTS = ("train", "test", "visualizations")
 LAYERS = [

@@ -5,9 +5,9 @@ import re
 import shlex
 
 import pytest
-from conftest import PROJECT
 from helpers import DIGITS
 from PIL import Image
+from processes import PROJECT
 
 from vae.figures import FIGURES
 

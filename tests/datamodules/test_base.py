@@ -8,9 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import PROJECT
 from helpers import SPLITS, ready
-from processes import CONTEXT, fork
+from processes import CONTEXT, PROJECT, fork
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 
 from datamodules import MNIST, CryptoPunks, DataError, Digits, ImageDataModule, ImageDataset, ImageFolder, base

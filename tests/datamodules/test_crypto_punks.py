@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import REAL_DATA
+from common_fixtures import REAL_DATA
 from helpers import SPLITS, ready
 from PIL import Image
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import REAL_DATA
+from common_fixtures import REAL_DATA
 from helpers import SPLITS, ready
 
 from datamodules import MNIST

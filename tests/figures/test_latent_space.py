@@ -1,21 +1,18 @@
 """The latent space: manifold, scatter, traversals, interpolations and usage."""
 
-import os
-import subprocess
-import sys
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from mosaics import cell, code, grid_of, shown, texts
+from processes import CONTEXT, fork
 from scipy import stats
 from scipy.spatial.distance import pdist, squareform
 
 from vae import VAE
-from vae.figures import FIGURES, film_frame
+from vae.figures import FIGURES, NotApplicable, film_frame
 from vae.figures.latent_space import slerp, spread
 
 
@@ -185,30 +182,26 @@ def collapsed(rank=0, scale=1.0):
     return vae
 
 
-COLLAPSED = """
-import sys
-sys.path[:0] = sys.argv[1:]
-import torch
-from test_latent_space import collapsed
-from vae.figures import FIGURES, NotApplicable
-for arguments in ((0, 1.0), (1, 1e-9)):
-    try:
-        FIGURES["latent_scatter"](collapsed(*arguments), torch.rand(50, 1, 8, 8), None, None)
-    except NotApplicable as reason:
-        print(reason)
-for arguments in ((1, 1.0), (1, 1e-3), (2, 1e4)):
-    print(len(FIGURES["latent_scatter"](collapsed(*arguments), torch.rand(50, 1, 8, 8), None, None).axes))
-"""
+def scatter_collapsed(sender):
+    """Send how each figure of a posterior that is collapsed, or nearly so, went."""
+    for arguments in ((0, 1.0), (1, 1e-9)):
+        try:
+            FIGURES["latent_scatter"](collapsed(*arguments), torch.rand(50, 1, 8, 8), None, None)
+        except NotApplicable as reason:
+            sender.send(str(reason))
+    for arguments in ((1, 1.0), (1, 1e-3), (2, 1e4)):
+        sender.send(len(FIGURES["latent_scatter"](collapsed(*arguments), torch.rand(50, 1, 8, 8), None, None).axes))
 
 
 def test_a_collapsed_posterior_is_not_scattered():
     """In a process of its own, which t-SNE would end by signal 11."""
-    command = [sys.executable, "-c", COLLAPSED, str(Path(__file__).parents[2]), str(Path(__file__).parent)]
-    path = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path})
-    assert done.returncode == 0, done.stderr
+    receiver, sender = CONTEXT.Pipe(duplex=False)
+    process = fork(scatter_collapsed, sender)
+    sender.close()
+    process.join()
+    assert process.exitcode == 0
     reason = "latent_scatter needs posterior means that differ; this posterior has collapsed"
-    assert done.stdout.splitlines() == [reason, reason, "2", "2", "2"]
+    assert [receiver.recv() for _ in range(5)] == [reason, reason, 2, 2, 2]
 
 
 def test_names_of_classes_do_not_overlap():

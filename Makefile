@@ -1,30 +1,35 @@
 # Two commands: `make demo` shows what the project does, `make test` whether it does it right
-# (`make test-all` runs the tests that take long).
+# (`make test-all` runs the tests that take long, `make test-browser` those of the explorer in a browser).
 
 PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: bench bench-gpu demo test test-all
+.PHONY: bench bench-gpu demo test test-all test-browser
 
 demo: .venv/installed
 	$(BIN)/python train.py --data Digits --data.batch_size 32 --trainer.max_epochs 100
 	$(BIN)/python test.py
 	$(BIN)/python visualizations.py
 	@echo
-	@echo "Trained, tested and drawn: the run is in lightning_logs/, its pictures are in visualization_imgs/."
+	@echo "Trained, tested and drawn: the run is in lightning_logs/, its figures are in visualization_imgs/."
 	@echo "Next, after 'source .venv/bin/activate':"
-	@echo "  tensorboard --logdir lightning_logs        curves and pictures, epoch by epoch"
+	@echo "  tensorboard --logdir lightning_logs        curves and images, epoch by epoch"
 	@echo "  python3 train.py                           the paper's model on MNIST (fetched, 12 MB)"
 	@echo "  python3 train.py --data CryptoPunks        on 10,000 punks (fetched, 1 MB)"
+	@echo "And open in a browser, to explore the latent space with the mouse:"
+	@echo "  $(CURDIR)/visualization_imgs/digits_explorer_latent_variables=2.html"
 
 test: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(PYTEST) -m "not slow and not browser"
+	$(PYTEST) -m "not slow"
 
 test-all: .venv/installed-dev
 	$(PYTEST) -m slow
+
+test-browser: .venv/installed-browser
+	$(BIN)/python -m pytest -m browser tests/explorer
 
 bench: .venv/installed-bench
 	$(BIN)/python benchmarks/start.py
@@ -43,6 +48,11 @@ bench-gpu: .venv/installed
 
 .venv/installed-dev: requirements-dev.txt .venv/installed
 	$(BIN)/pip install --quiet --requirement requirements-dev.txt
+	touch $@
+
+.venv/installed-browser: tests/explorer/requirements.txt .venv/installed-dev
+	$(BIN)/pip install --quiet --requirement tests/explorer/requirements.txt
+	tests/explorer/install_chromium.sh
 	touch $@
 
 .venv/installed-bench: benchmarks/requirements.txt .venv/installed

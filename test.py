@@ -1,4 +1,4 @@
-"""Test a trained model; python3 test.py --help tells how."""
+"""Test a trained model; python3 test.py --help lists the options."""
 
 from typing import Literal
 

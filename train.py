@@ -1,4 +1,4 @@
-"""Train a variational auto-encoder; python3 train.py --help tells how."""
+"""Train a variational auto-encoder; python3 train.py --help lists the options."""
 
 import shlex
 import sys

@@ -1,4 +1,4 @@
-"""Draw what a trained model has learned; python3 visualizations.py --help tells how."""
+"""Draw what a trained model has learned; python3 visualizations.py --help lists the options."""
 
 from pathlib import Path
 from typing import Any, Literal

@@ -1,8 +1,10 @@
 """Data sets: one file each, which says how that set is found, downloaded, verified and split."""
 
-from datamodules.base import Batch, DataError, ImageDataModule, ImageDataset
+from datamodules.base import ImageDataModule
+from datamodules.blocks import Batch, ImageDataset
 from datamodules.crypto_punks import CryptoPunks
 from datamodules.digits import Digits
+from datamodules.errors import DataError
 from datamodules.image_folder import ImageFolder
 from datamodules.mnist import MNIST
 

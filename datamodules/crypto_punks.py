@@ -9,8 +9,10 @@ from PIL import Image, ImageColor
 from torch.hub import download_url_to_file
 from torchvision.transforms.functional import pil_to_tensor
 
-from datamodules.base import SPLITS, DataError, ImageDataModule, ImageDataset
+from datamodules.base import SPLITS, ImageDataModule
+from datamodules.blocks import ImageDataset
 from datamodules.downloads import REMEDY, fetching, verify
+from datamodules.errors import DataError
 
 
 class CryptoPunks(ImageDataModule):

@@ -2,7 +2,8 @@
 
 import torch
 
-from datamodules.base import SPLITS, ImageDataModule, ImageDataset
+from datamodules.base import SPLITS, ImageDataModule
+from datamodules.blocks import ImageDataset
 
 
 class Digits(ImageDataModule):

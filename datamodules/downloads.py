@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
-from datamodules.base import DataError
+from datamodules.errors import DataError
 
 DOWNLOAD_TIMEOUT = 60  # seconds without an answer
 REMEDY = "Delete it to have it downloaded again. The data set Digits needs no file."

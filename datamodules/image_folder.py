@@ -11,7 +11,9 @@ from PIL import Image, ImageOps
 from rich.progress import track
 from torchvision.transforms.functional import pil_to_tensor
 
-from datamodules.base import SPLITS, DataError, ImageDataModule, ImageDataset
+from datamodules.base import SPLITS, ImageDataModule
+from datamodules.blocks import ImageDataset
+from datamodules.errors import DataError
 from datamodules.memory import allocate_images
 
 MODES = {1: "L", 3: "RGB"}

@@ -11,7 +11,8 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from datamodules.base import Batch, ImageDataModule, ImageDataset
+from datamodules.base import ImageDataModule
+from datamodules.blocks import Batch, ImageDataset
 from datamodules.downloads import fetching, verify
 from datamodules.seeds import BINARIZATION, derive_seed
 

@@ -162,6 +162,6 @@ def logged_run(trained_once, tmp_path):
 
 
 @pytest.fixture
-def told(logged_run):
-    """What TensorBoard is told of that run."""
+def events(logged_run):
+    """The events of that run in TensorBoard."""
     return EventAccumulator(str(logged_run), size_guidance={"tensors": 0, "histograms": 0}).Reload()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -150,7 +151,42 @@ def test_a_loss_that_is_not_finite_in_one_process_alone(tmp_path, monkeypatch):
     assert "Traceback" not in done.stderr
 
 
-def test_two_processes_train_on_each_picture_once_and_one_writes(launch, tmp_path):
+FAILURES = """
+from pytorch_lightning import Callback
+
+class Disk(Callback):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_rank == 1 and trainer.current_epoch == 1:
+            raise OSError(28, "No space left on device", "elsewhere")
+
+class Bug(Callback):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_rank == 1:
+            raise AssertionError("a bug")
+"""
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        ("Disk", "error in process 1: elsewhere: No space left on device: free some space\n"),
+        ("Bug", r"\[rank1\]: Traceback (.*\n)*\[rank1\]: AssertionError: a bug\n"),
+    ],
+)
+def test_the_error_of_one_process_alone_is_what_the_user_reads(tmp_path, monkeypatch, failure, message):
+    """Not what follows from it in the others, whose collectives end with a message of gloo."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(PROJECT), str(tmp_path)]))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "failures.py").write_text(FAILURES)
+    options = ["--data", "Digits", "--model.hidden_dims", "8", "--trainer.max_epochs", "3", "--trainer.devices", "2"]
+    options += ["--trainer.accelerator", "cpu", "--trainer.callbacks+", f"failures.{failure}"]
+    command = [sys.executable, PROJECT / "train.py", *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode != 0
+    assert re.fullmatch(message, done.stderr)
+
+
+def test_two_processes_train_on_each_image_once_and_one_writes(launch, tmp_path):
     (tmp_path / "seen.py").write_text(SEEN)
     options = ["--data", "Digits", "--data.batch_size", 64, "--trainer.max_epochs", 2, "--trainer.accelerator", "cpu"]
     options += ["--model.hidden_dims", 16, "--trainer.devices", 2, "--trainer.callbacks+", "seen.Seen"]

@@ -99,7 +99,7 @@ def test_extremes_are_finite(name, pixel, logit, log_var):
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
 @pytest.mark.parametrize("logit", [-80.0, -0.21, -0.19, 0.0, 0.05, 3.0, 80.0])
-def test_the_picture_is_the_mean(name, logit):
+def test_the_image_is_the_mean(name, logit):
     if name == "categorical":
         p_x = distribution(name, torch.tensor([0.0, 1.0, logit, -1.0]).reshape(4, 1, 1))
         assert p_x.mode.item() == pytest.approx(100 / 255 if logit > 1 else 17 / 255)

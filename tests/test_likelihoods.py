@@ -42,7 +42,7 @@ def test_the_categorical_head_is_factored():
 
 @pytest.mark.parametrize("network", ["mlp", "conv"])
 @pytest.mark.parametrize("name", [name for name in LIKELIHOODS if name != "categorical"])
-def test_the_output_bias_can_start_at_the_mean_picture(name, network):
+def test_the_output_bias_can_start_at_the_mean_image(name, network):
     data = Digits()
     data.setup()
     mean = data.mean_image()

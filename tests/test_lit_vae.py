@@ -65,7 +65,7 @@ def test_the_weights_prior_is_a_decay_of_one_over_n():
     assert trainer.optimizers[0].param_groups[0]["weight_decay"] == pytest.approx(0.01 + 1 / 1_197)
 
 
-def test_training_can_start_at_the_mean_picture():
+def test_training_can_start_at_the_mean_image():
     data = Digits()
     starts = []
 
@@ -277,7 +277,7 @@ def test_no_optimizer_decays_unasked():
         assert lit.configure_optimizers().param_groups[0].get("weight_decay", 0) == 0, name
 
 
-def test_evaluation_noise_is_a_function_of_picture_and_sample():
+def test_evaluation_noise_is_a_function_of_image_and_sample():
     lit = LitVAE(image_shape=(1, 8, 8), latent_dim=3)
     every = torch.cat([*lit.evaluation_noise(torch.arange(7), 100)])
     for k in (1, 5, 32, 33, 65):

@@ -17,7 +17,7 @@ from vae.metrics import (
 )
 
 
-def test_pictures_are_counted_one_by_one():
+def test_images_are_counted_one_by_one():
     metric = PerImageMean()
     metric.update({"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([0.0, 0.0])})
     metric.update({"a": torch.tensor([6.0]), "b": torch.tensor([3.0])})

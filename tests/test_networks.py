@@ -7,7 +7,9 @@ from vae.networks import NETWORKS, halved
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("size", [(8, 8), (9, 9), (8, 13), (28, 28), (31, 17), (24, 24), (33, 40)])
+@pytest.mark.parametrize(
+    "size", [(1, 1), (4, 4), (3, 5), (8, 8), (9, 9), (8, 13), (28, 28), (31, 17), (24, 24), (33, 40)]
+)
 @pytest.mark.parametrize("channels", [(4,), (4, 6), (4, 6, 8)])
 def test_sizes_are_kept_without_cropping(network, size, channels):
     encoder, decoder = NETWORKS[network]

@@ -63,7 +63,7 @@ class Likelihood(nn.Module):
     def log_prob_kind(self, binary: bool) -> str:
         """What `log_prob` is for pixels that are `binary` or else have 256 levels.
 
-        Only a log-likelihood is the log of a probability, and can be told in bits.
+        Only a log-likelihood is the log of a probability, and can be given in bits.
         """
         raise NotImplementedError
 

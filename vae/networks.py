@@ -79,7 +79,7 @@ class ConvEncoder(nn.Sequential):
 
 
 class ConvDecoder(nn.Module):
-    """The encoder's mirror: fully connected layers, then transposed convolutions back through the very same sizes.
+    """The encoder's mirror: fully connected layers, then transposed convolutions back through the same sizes.
 
     Where the encoder rounded up, `output_padding` says whether to an even or to an odd size, so that nothing is ever
     cropped. The features come with the channels last, [B, H, W, F].

@@ -65,5 +65,7 @@ def test_a_full_disk_leaves_the_checkpoint_that_was_there(script, run_folder, mo
     monkeypatch.setattr("os.fsync", full)
     outcome = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 4)
     assert outcome.status == 1
-    assert outcome.err.startswith("error: [Errno 28] No space left on device\nResume it: python3 train.py --ckpt_path")
+    assert outcome.err.startswith(
+        "error: No space left on device: free some space\nResume it: python3 train.py --ckpt_path"
+    )
     assert {path.name: path.read_bytes() for path in (run_folder / "checkpoints").iterdir()} == before

@@ -25,9 +25,17 @@ def test_a_signal_stops_after_the_step_and_tells_how_to_go_on(start, tmp_path, s
     assert torch.load(last, weights_only=True)["global_step"] % 12 == 0  # a whole epoch's
 
 
-def test_a_signal_before_the_first_checkpoint(start):
-    run = start("train.py", "--data", "Digits", "--data.batch_size", 1, "--model.hidden_dims", 3000)
-    wait_for(lambda: "Epoch 0" in run.out.read_text())
+def test_a_signal_before_the_first_checkpoint(start, tmp_path):
+    (tmp_path / "begun.py").write_text(
+        "from pathlib import Path\n"
+        "from pytorch_lightning import Callback\n"
+        "class Begun(Callback):\n"
+        "    def on_train_batch_start(self, *_):\n"
+        "        Path('begun').touch()\n"
+    )
+    options = ["--data.batch_size", 1, "--model.hidden_dims", 3000, "--trainer.callbacks+", "begun.Begun"]
+    run = start("train.py", "--data", "Digits", *options, PYTHONPATH=str(tmp_path))
+    wait_for((tmp_path / "begun").exists)
     run.send_signal(signal.SIGTERM)
     stopped = run.result(timeout=60)
     assert stopped.status == 143

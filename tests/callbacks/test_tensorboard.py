@@ -17,37 +17,37 @@ from vae.callbacks import keeps_frame
 from vae.cli import TrainCLI
 
 
-def test_tensorboard_has_every_curve_once_an_epoch(told):
+def test_tensorboard_has_every_curve_once_an_epoch(events):
     curves = {f"{stage}/{name}" for stage in ("train", "val") for name in ("elbo", "reconstruction", "kl")}
     last = {"learning_rate", "beta", "epoch_seconds", "images_per_second", "images_seen"}
     curves |= {"val/active_units"} | {f"workings/{name}" for name in last}
     for name in curves:
-        assert [event.step for event in told.Scalars(name)] == [1, 3, 5, 7, 9], name
-    assert set(told.Tags()["scalars"]) == curves | {"workings/epoch", "workings/best_val_elbo"}
+        assert [event.step for event in events.Scalars(name)] == [1, 3, 5, 7, 9], name
+    assert set(events.Tags()["scalars"]) == curves | {"workings/epoch", "workings/best_val_elbo"}
     for stage in ("train", "val"):
         elbo, reconstruction, kl = (
-            [e.value for e in told.Scalars(f"{stage}/{name}")] for name in ("elbo", "reconstruction", "kl")
+            [e.value for e in events.Scalars(f"{stage}/{name}")] for name in ("elbo", "reconstruction", "kl")
         )
         np.testing.assert_allclose(elbo, np.subtract(reconstruction, kl), rtol=1e-5)
         assert max(elbo) < -20
         assert min(kl) > 0
-    assert [event.value for event in told.Scalars("workings/learning_rate")] == pytest.approx([1e-3] * 5)
-    assert [event.value for event in told.Scalars("workings/images_seen")] == [1197 * epoch for epoch in range(1, 6)]
-    rates, times = (told.Scalars(f"workings/{name}") for name in ("images_per_second", "epoch_seconds"))
+    assert [event.value for event in events.Scalars("workings/learning_rate")] == pytest.approx([1e-3] * 5)
+    assert [event.value for event in events.Scalars("workings/images_seen")] == [1197 * epoch for epoch in range(1, 6)]
+    rates, times = (events.Scalars(f"workings/{name}") for name in ("images_per_second", "epoch_seconds"))
     for speed, seconds in zip(rates, times, strict=True):
         assert speed.value > 1197 / seconds.value  # without the validation
-    best = max(event.value for event in told.Scalars("val/elbo"))
-    assert [event.value for event in told.Scalars("workings/best_val_elbo")] == pytest.approx([best])
+    best = max(event.value for event in events.Scalars("val/elbo"))
+    assert [event.value for event in events.Scalars("workings/best_val_elbo")] == pytest.approx([best])
 
 
-def test_tensorboard_has_pictures_and_histograms_after_epochs_1_2_4_and_the_last(told):
+def test_tensorboard_has_images_and_histograms_after_epochs_1_2_4_and_the_last(events):
     sizes = {
         "samples": (6 * 9 - 1, 6 * 9 - 1),
         "learned_manifold": (80, 80),
         "reconstruction": (5 * 18 - 2, 2 * 10 - 2),
     }
     for name, size in sizes.items():
-        events = told.Images(f"view/{name}")
+        events = events.Images(f"view/{name}")
         assert [event.step for event in events] == [2, 4, 8, 10]
         for event in events:
             with Image.open(io.BytesIO(event.encoded_image_string)) as image:
@@ -55,24 +55,24 @@ def test_tensorboard_has_pictures_and_histograms_after_epochs_1_2_4_and_the_last
                 pixels = np.asarray(image)
                 assert not any((edge == 255).all() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]))
     for name, count in (("view/kl_per_dimension", 2), ("view/posterior_means", 2 * 300)):
-        assert [event.step for event in told.Histograms(name)] == [2, 4, 8, 10]
-        assert all(event.histogram_value.num == count for event in told.Histograms(name))
-    last, kl = told.Histograms("view/kl_per_dimension")[-1].histogram_value, told.Scalars("val/kl")[-1].value
+        assert [event.step for event in events.Histograms(name)] == [2, 4, 8, 10]
+        assert all(event.histogram_value.num == count for event in events.Histograms(name))
+    last, kl = events.Histograms("view/kl_per_dimension")[-1].histogram_value, events.Scalars("val/kl")[-1].value
     assert last.sum == pytest.approx(kl, rel=1e-4)
 
 
-def test_tensorboard_lays_training_beside_validation(told):
-    layout = Layout.FromString(told.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+def test_tensorboard_lays_training_beside_validation(events):
+    layout = Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
     (category,) = layout.category
     assert category.title == "validation (line) and training (the other edge of the band), nats per image"
     bands = {chart.title: list(chart.margin.series) for chart in category.chart}
     assert [*bands] == ["elbo", "reconstruction", "kl"]
     for name, (band,) in bands.items():
         assert (band.value, band.lower, band.upper) == (f"val/{name}", f"train/{name}", f"val/{name}")
-        assert {f"val/{name}", f"train/{name}"} <= set(told.Tags()["scalars"])
+        assert {f"val/{name}", f"train/{name}"} <= set(events.Tags()["scalars"])
 
 
-def test_tensorboards_projector_has_codes_labels_and_pictures(told):
+def test_tensorboards_projector_has_codes_labels_and_images(events):
     config = Path("lightning_logs/version_0/projector_config.pbtxt").read_text()
     assert "posterior_means" in config
     (folder,) = Path("lightning_logs/version_0").glob("*/posterior_means")
@@ -87,8 +87,8 @@ def test_tensorboards_projector_has_codes_labels_and_pictures(told):
         assert sprite.size == (18 * 8, 18 * 8)  # of 300 images
 
 
-def test_tensorboard_compares_runs_by_hyper_parameters_and_results(told):
-    content = told.PluginTagToContent("hparams")
+def test_tensorboard_compares_runs_by_hyper_parameters_and_results(events):
+    content = events.PluginTagToContent("hparams")
     hparams = HParamsPluginData.FromString(content["_hparams_/session_start_info"]).session_start_info.hparams
     assert hparams["latent_dim"].string_value == "2"  # a number would be shown as 2.0000
     assert hparams["max_epochs"].string_value == "5"
@@ -107,16 +107,16 @@ def test_a_long_film_has_fewer_frames_later(epochs, kept):
     assert sum(keeps_frame(epoch) for epoch in range(1, epochs + 1)) == kept
 
 
-def test_tensorboard_shows_curves_first_and_constants_last(told):
+def test_tensorboard_shows_curves_first_and_constants_last(events):
     """It sorts the groups of all kinds by name, in which a tag without a group is one of its own."""
-    tags = [tag for kind in ("scalars", "images", "histograms") for tag in told.Tags()[kind]]
+    tags = [tag for kind in ("scalars", "images", "histograms") for tag in events.Tags()[kind]]
     assert sorted({tag.partition("/")[0] for tag in tags}) == ["train", "val", "view", "workings"]
 
 
-def test_tensorboard_has_the_command_the_configuration_and_the_model(told):
+def test_tensorboard_has_the_command_the_configuration_and_the_model(events):
     texts = {}
     for name in ("command", "configuration", "summary"):
-        (event,) = told.Tensors(f"{name}/text_summary")
+        (event,) = events.Tensors(f"{name}/text_summary")
         lines = event.tensor_proto.string_val[0].decode().splitlines()
         assert all(line.startswith("    ") for line in lines if line)  # as code
         texts[name] = "\n".join(line[4:] for line in lines)

@@ -1,5 +1,6 @@
 """The options of test.py and visualizations.py."""
 
+import shutil
 from inspect import signature
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from helpers import DIGITS
 from PIL import Image
 
-from datamodules import Digits
+from datamodules import CryptoPunks, Digits
 from vae.figures import FIGURES
 
 
@@ -64,23 +65,71 @@ def test_nothing_drawn_is_an_error(script):
     assert "error: none of the figures could be drawn" in drawn.err
 
 
-def test_a_split_without_pictures(script, tiny_mnist):
+def test_a_split_without_images(script, tiny_mnist):
     script("train.py", "--data", "MNIST", "--data.val_size", 0, "--trainer.max_epochs", 1)
     reason = "MNIST has no val images, as it was split for this model."
     outcome = script("test.py", "--split", "val")
     assert (outcome.status, outcome.err) == (1, f"error: {reason}\n")
     drawn = script("visualizations.py", "--split", "val")
     need_images = [name for name, figure in FIGURES.items() if "images" in signature(figure).parameters]
-    assert (drawn.status, drawn.err.splitlines()) == (0, [f"Not drawn: {name}: {reason}" for name in need_images])
+    assert (drawn.status, drawn.err.splitlines()) == (0, [f"Not drawn: {', '.join(need_images)}: {reason}"])
     assert len([*Path("visualization_imgs").iterdir()]) == len(FIGURES) - len(need_images)
+
+
+def test_a_missing_data_set_costs_only_the_figures_that_show_it(script, tiny_punks, monkeypatch):
+    script("train.py", "--data", "CryptoPunks", "--model.hidden_dims", 8, "--trainer.max_epochs", 1)
+    (tiny_punks / "punks.png").unlink()
+    fetches, fetch = [], CryptoPunks.fetch
+    monkeypatch.setattr(CryptoPunks, "fetch", lambda data: fetches.append(data) or fetch(data))
+    drawn = script("visualizations.py", "--figures", "reconstruction", "samples", "latent_usage", "learning_curve")
+    assert drawn.status == 0
+    assert drawn.err.startswith("Not drawn: reconstruction, latent_usage: punks.png could not be downloaded")
+    assert len(fetches) == 1  # a server that does not answer is waited for once
+    assert [line.partition("_latent")[0] for line in drawn.out.splitlines()[1:]] == [
+        "visualization_imgs/punks_samples",
+        "visualization_imgs/punks_learning_curve",
+    ]
+    alone = script("visualizations.py", "--figures", "reconstruction")
+    assert alone.status == 1
+    assert alone.err.startswith("error: punks.png could not be downloaded")
+
+
+@pytest.mark.parametrize("script_name", ["test.py", "visualizations.py"])
+def test_a_run_or_a_checkpoint_is_named_in_one_way(script, run_folder, script_name):
+    shutil.copytree(run_folder, run_folder.with_name("newer"))
+    options = ["--info"] if script_name == "test.py" else ["--figures", "samples"]
+    best, last = (run_folder.relative_to(Path.cwd()) / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+    for name, expected in {
+        f"--ckpt_path {best}": best,
+        "--ckpt_path lightning_logs/version_0": best,
+        "--ckpt_path version_0": best,
+        "--run_name version_0": best,
+        "--run_name version_0 --ckpt_path last": last,
+    }.items():
+        outcome = script(script_name, *name.split(), *options)
+        assert outcome.status == 0, outcome.err
+        assert outcome.out.splitlines()[0].endswith(f" {expected}")
+
+
+@pytest.mark.parametrize("script_name", ["test.py", "visualizations.py"])
+def test_an_error_of_the_data_names_the_option_of_this_script(script, tmp_path, script_name):
+    (tmp_path / "album").mkdir()
+    for i in range(20):
+        Image.new("L", (8, 8), i).save(tmp_path / "album" / f"{i}.png")
+    script("train.py", "--data", "ImageFolder", "--data.data_dir", "album", "--trainer.max_epochs", 1)
+    options = ["--figures", "reconstruction"] if script_name == "visualizations.py" else []
+    outcome = script(script_name, "--data_dir", "nowhere", *options)
+    assert outcome.status == 1
+    assert outcome.err.startswith("error: data_dir: there is no folder ")
+    assert "--data.data_dir" not in outcome.err
 
 
 def test_a_file_that_is_replaced_is_named(script, run_folder, tmp_path):
     path = "visualization_imgs/digits_samples_latent_variables=2.png"
-    assert script("visualizations.py", "--figures", "samples").out.splitlines()[1:] == [path]
-    again = script("visualizations.py", "--figures", "samples").out.splitlines()[1:]
+    assert script("visualizations.py", "--figures", "samples").out.splitlines()[-1:] == [path]
+    again = script("visualizations.py", "--figures", "samples").out.splitlines()[-1:]
     assert again == [f"{path}  (replaced; --output_dir keeps another run's figures apart)"]
-    apart = script("visualizations.py", "--figures", "samples", "--output_dir", "apart").out.splitlines()[1:]
+    apart = script("visualizations.py", "--figures", "samples", "--output_dir", "apart").out.splitlines()[-1:]
     assert apart == ["apart/digits_samples_latent_variables=2.png"]
 
 

@@ -14,7 +14,7 @@ from processes import CONTEXT, fork
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 
 from datamodules import MNIST, CryptoPunks, DataError, Digits, ImageDataModule, ImageDataset, ImageFolder, base
-from datamodules.base import BlockSampler, shard_batches
+from datamodules.blocks import BlockSampler, shard_batches
 from datamodules.memory import fits_on_gpu
 from datamodules.seeds import derive_seed
 
@@ -328,7 +328,7 @@ def test_nothing_copies_the_data_set():
 
 def test_the_mean_image_is_that_of_the_training_images(tiny_mnist, monkeypatch):
     data = ready(MNIST(val_size=20, binarize="none"))
-    monkeypatch.setattr(base, "CHUNK_BYTES", 5_000)
+    monkeypatch.setattr("datamodules.blocks.CHUNK_BYTES", 5_000)
     torch.testing.assert_close(data.mean_image(), (data.splits["train"].images / 255).mean(0))
 
 

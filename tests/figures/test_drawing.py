@@ -18,7 +18,7 @@ from vae import VAE
 from vae.figures import FIGURES, NotApplicable, film_frame, render
 from vae.figures.drawing import COLOURS, add_caption, upscale
 
-MATERIAL = {"vae", "images", "labels", "classes", "history", "histories", "frames"}
+MATERIAL = {"vae", "images", "labels", "classes", "dataset", "history", "histories", "frames"}
 
 
 def inputs(**parts):
@@ -77,6 +77,7 @@ def material(latent_dim):
         images=images,
         labels=torch.arange(40) % 4,
         classes="abcd",
+        dataset="letters",
         history=HISTORY,
         histories={"digits, bernoulli": {"one": HISTORY}, "punks, categorical": {"two": HISTORY}},
         frames={1: film_frame(vae), 2: film_frame(vae)},
@@ -106,6 +107,8 @@ def test_a_figure_is_the_same_file_each_time_and_nothing_is_cut_off(name, latent
     kind, content = render(name, parts)
     torch.manual_seed(1)
     assert render(name, parts) == (kind, content)
+    if kind == "html":
+        return
     image = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     for edge in (image[0], image[-1], image[:, 0], image[:, -1]):
         assert (edge >= 250).all()
@@ -120,7 +123,7 @@ def test_every_figure_needs_only_what_there_is():
 def test_the_figures_stand_in_reading_order():
     assert [*FIGURES] == [
         *("reconstruction", "reconstruction_by_class", "samples", "learned_manifold", "latent_scatter", "traversals"),
-        *("interpolations", "learning_curve", "learning_curves", "latent_usage", "training_film"),
+        *("interpolations", "learning_curve", "learning_curves", "latent_usage", "training_film", "explorer"),
     ]
 
 

@@ -94,7 +94,7 @@ def test_a_latent_line_is_scattered_along_an_axis():
     np.testing.assert_allclose(axes.collections[0].get_offsets()[:, 0], code(vae, images)[:, 0], rtol=1e-6)
 
 
-def test_traversals_move_one_variable_from_the_first_pictures_code():
+def test_traversals_move_one_variable_from_the_first_images_code():
     vae, images, shape = VAE((1, 24, 24), latent_dim=3), torch.rand(10, 1, 24, 24), (1, 24, 24)
     with torch.no_grad():
         vae.posterior.mean.weight[1] *= 20  # the second variable is the most active one

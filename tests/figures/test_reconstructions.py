@@ -44,7 +44,7 @@ def test_reconstruction_by_class_has_three_of_each_class_and_their_error():
             assert stats.spearmanr(brightness.ravel(), error.ravel()).statistic > 0.99
 
 
-def test_a_class_of_few_pictures_leaves_its_cells_white():
+def test_a_class_of_few_images_leaves_its_cells_white():
     vae, images = VAE((1, 8, 8)), torch.rand(1, 1, 8, 8)
     grid = grid_of(FIGURES["reconstruction_by_class"](vae, images, torch.tensor([0]), ("one",)))
     assert (grid[:, 3 * 74 - 2 :] == 255).all()

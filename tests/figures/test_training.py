@@ -26,7 +26,7 @@ def test_a_learning_curve_has_training_and_validation_by_epoch():
     assert {axes.get_ylabel() for axes in (bound, reconstruction, kl)} == {"nats per image"}
 
 
-def test_learning_curves_run_over_the_pictures_seen():
+def test_learning_curves_run_over_the_images_seen():
     other = {"train/importance_bound": {1: -170.0}, "images_seen": {1: 50.0}}
     (axes,) = FIGURES["learning_curves"]({"digits": {"one": HISTORY, "other": other, "empty": {}}}).axes
     lines = [line.get_xydata().tolist() for line in axes.lines[:3]]
@@ -58,7 +58,7 @@ def test_a_film_has_each_frame_enlarged_and_its_epoch_above(latent_dim):
     assert (stills[0] != stills[2]).any()  # the epoch in the title
 
 
-def test_large_pictures_make_no_giant_frames():
+def test_large_images_make_no_giant_frames():
     for latent_dim in (2, 3):
         assert max(film_frame(VAE((1, 256, 200), latent_dim=latent_dim, hidden_dims=1)).shape) < 1_100
 

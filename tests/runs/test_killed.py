@@ -22,7 +22,7 @@ OPTIONS = [
 ]
 RESUME = ["--ckpt_path", "last", "--run_name", "run"]
 
-# Where each of the trainings is killed: once it has told of that step, or while it does this to that checkpoint.
+# Where each of the trainings is killed: once it has reported that step, or while it does this to that checkpoint.
 MOMENTS = [("step", 13), ("fsync", "best", 2), ("step", 11), ("step", 27), ("replace", "last", 3), ("step", 32)]
 MOMENTS += [("step", 38), ("fsync", "last", 4), ("step", 35), ("replaced", "best", 4), ("step", 31), ("step", 45)]
 MOMENTS += [("step", 41), ("replaced", "last", 5), ("step", 56), ("replace", "best", 6), ("step", 52), ("step", 61)]
@@ -30,8 +30,8 @@ MOMENTS += [("fsync", "best", 7), ("replaced", "best", 8), ("replaced", "last", 
 FEW = [("step", 13), ("fsync", "best", 2), ("replace", "last", 3), ("step", 45), ("replaced", "best", 6)]
 
 
-def train(args, sha256, moment, told):
-    """A training in a process of its own, which tells of every step, and stands still where it is to be killed."""
+def train(args, sha256, moment, report):
+    """A training in a process of its own, which reports every step, and stands still where it is to be killed."""
     torch.set_num_threads(1)
     MNIST.sha256 = sha256
     cli = TrainCLI(ImageDataModule, DATASETS, [str(arg) for arg in args])
@@ -41,7 +41,7 @@ def train(args, sha256, moment, told):
 
     def pause(what):
         if moment == (what, checkpoint, epoch()):
-            told.send(moment)
+            report.send(moment)
             time.sleep(1_000)
 
     def watched_fsync(descriptor):
@@ -57,7 +57,7 @@ def train(args, sha256, moment, told):
 
     os.fsync, Path.replace = watched_fsync, watched_replace
     batch_end = cli.model.on_train_batch_end
-    cli.model.on_train_batch_end = lambda *args: (told.send(("step", cli.trainer.global_step)), batch_end(*args))
+    cli.model.on_train_batch_end = lambda *args: (report.send(("step", cli.trainer.global_step)), batch_end(*args))
     cli.fit()
 
 
@@ -66,7 +66,7 @@ def trained(tiny_mnist):
     """Trains in another process, and kills it at a moment."""
 
     def run(args, moment=None):
-        """The last step that it told of."""
+        """The last step that it reported."""
         receiver, sender = CONTEXT.Pipe(duplex=False)
         process = fork(train, args, MNIST.sha256, moment, sender)
         sender.close()

@@ -107,12 +107,14 @@ def test_a_run_that_stops_within_an_epoch_is_resumed_at_its_start(script):
     assert "Stopped   by max_steps in epoch 2 after 5 of 12 steps; last.ckpt holds 1 whole epoch\n" in stopped.out
     for name in ("best", "last"):
         assert torch.load(parts / "checkpoints" / f"{name}.ckpt", weights_only=True)["epoch"] == 0
-    assert curves(parts)["images_seen"] == [(11, 1197), (16, 1697)]
-    resumed = script("train.py", "--ckpt_path", "last", "--run_name", "parts", "--trainer.max_steps", -1)
-    assert resumed.status == 0
+    assert curves(parts)["workings/images_seen"] == [(11, 1197), (16, 1697)]
+    resume = ["train.py", "--ckpt_path", "last", "--run_name", "parts", "--trainer.max_steps"]
+    again = script(*resume, 30)
+    assert "Stopped   by max_steps in epoch 3 after 6 of 12 steps; last.ckpt holds 2 whole epochs\n" in again.out
+    assert script(*resume, -1).status == 0
     assert all(torch.equal(weights(whole)[name], weights(parts)[name]) for name in weights(whole))
     assert curves(whole) == curves(parts)
-    assert curves(whole)["images_seen"] == [(11, 1197), (23, 2 * 1197), (35, 3 * 1197)]
+    assert curves(whole)["workings/images_seen"] == [(11, 1197), (23, 2 * 1197), (35, 3 * 1197)]
 
 
 def test_a_run_that_max_time_stops_has_whole_epochs_only(script, monkeypatch):

@@ -1,6 +1,13 @@
 """Callbacks and plugins of the Trainer: checkpoints, TensorBoard, shutdown, progress."""
 
-from vae.callbacks.checkpoints import AtomicCheckpointIO, BestCheckpoint, LastCheckpoint, best_elbo, fresh_state
+from vae.callbacks.checkpoints import (
+    AtomicCheckpointIO,
+    BestCheckpoint,
+    LastCheckpoint,
+    ResumeAtEpochStart,
+    best_elbo,
+    fresh_state,
+)
 from vae.callbacks.progress import Throughput, progress
 from vae.callbacks.shutdown import GracefulShutdown
 from vae.callbacks.tensorboard import RunLogger, TensorBoardImages, TruncateLogOnResume, keeps_frame
@@ -10,6 +17,7 @@ __all__ = [
     "BestCheckpoint",
     "GracefulShutdown",
     "LastCheckpoint",
+    "ResumeAtEpochStart",
     "RunLogger",
     "TensorBoardImages",
     "Throughput",

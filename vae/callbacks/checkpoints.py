@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from vae import runs
@@ -56,6 +56,22 @@ class LastCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore nothing: its one path is that of this run's folder, which may have moved."""
+
+
+class ResumeAtEpochStart(Callback):
+    """Resumes a whole epoch's checkpoint at the start of the next epoch, also with `max_steps`.
+
+    With `max_steps` the Trainer would resume within the checkpoint's epoch and end it a second time. So it learns that
+    option only when it has restored its state.
+    """
+
+    def on_fit_start(self, trainer: Trainer, lit: LitVAE) -> None:
+        self.max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1
+
+    def on_train_start(self, trainer: Trainer, lit: LitVAE) -> None:
+        trainer.fit_loop.epoch_loop.max_steps = self.max_steps
+
+    on_fit_end = on_train_start  # of a run that was at its end already
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

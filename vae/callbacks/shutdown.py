@@ -31,7 +31,7 @@ class GracefulShutdown(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         stop = self.signum is not None
-        if trainer.world_size > 1:  # all processes stop after the same step, also where one alone was told
+        if trainer.world_size > 1:  # all processes stop after the same step, also where one alone has the signal
             stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
         if stop:
             signum = signal.Signals(self.signum or signal.SIGTERM)

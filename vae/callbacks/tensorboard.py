@@ -49,7 +49,7 @@ class RunLogger(TensorBoardLogger):
     @property
     def version(self) -> str:
         if rank_zero_only.rank:
-            return ""  # the Trainer tells every process the first one's folder
+            return ""  # the Trainer broadcasts the folder of the first process
         if self._version is None:
             run = self.resumed or runs.new_run(self.run_name)
             self.lock = runs.lock_run(run)
@@ -140,7 +140,7 @@ class TensorBoardImages(Callback):
             names = {"elbo": "elbo", "reconstruction": "reconstruction", "kl": "kl"}
             if lit.hparams.objective != "elbo":
                 names = {"importance_bound": "elbo"}
-            # Lines of one run have one colour: a line and a band are told apart where two lines are not.
+            # The lines of one run have one colour: a line and a band can be distinguished, two lines cannot.
             bands = {train: ["Margin", [f"val/{val}", f"train/{train}", f"val/{val}"]] for train, val in names.items()}
             writer.add_custom_scalars({CHARTS: bands})
         hparams = {name: value for name, value in lit.hparams.items() if name != "palette"}

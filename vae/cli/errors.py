@@ -40,7 +40,7 @@ def user_facing_errors(*expected: type[Exception]) -> Iterator[None]:
     warnings.simplefilter("ignore")
     warnings.formatwarning = lambda message, *where: f"warning: {message}\n"
     threading.excepthook = ignore_os_errors_in_threads
-    signal.signal(signal.SIGINT, interrupt)
+    before = signal.signal(signal.SIGINT, interrupt)
     where = ""
     if rank_zero_only.rank:
         sys.stdout = StringIO()
@@ -66,6 +66,7 @@ def user_facing_errors(*expected: type[Exception]) -> Iterator[None]:
             sys.exit(1)
         raise
     finally:
+        signal.signal(signal.SIGINT, before)
         if torch.distributed.is_initialized():  # else gloo's threads may abort the process at its very end
             torch.distributed.destroy_process_group()
 

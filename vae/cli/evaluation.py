@@ -37,7 +37,7 @@ def run_command(function: Callable, *optional: Callable, **options) -> None:
     Args:
         function: what is run.
         optional: functions whose keyword-only parameters the command line has too; it gets them as keywords.
-        options: how add_argument takes a parameter whose type does not tell.
+        options: the arguments of add_argument for parameters whose type does not suffice.
     """
     parser = CommandLineParser(description=function.__doc__.splitlines()[0])
     parser.add_function_arguments(function, as_group=False, skip=set(options))
@@ -71,25 +71,23 @@ def draw(
         data_error: what it raises when the images are missing; figures without images are drawn nevertheless.
 
     Raises:
-        RunError: none could be drawn.
+        RunError, data_error: none could be drawn.
     """
-    inputs, drawn, not_drawn, without_data = dict(inputs), 0, [], []
+    inputs, drawn, without_data, problem = dict(inputs), 0, [], None
     for name in names:
         try:
             yield name, *render(name, inputs)
             drawn += 1
-        except NotApplicable as reason:  # it names the figure
-            not_drawn.append(str(reason))
-        except data_error as reason:
+        except NotApplicable as reason:
+            print(f"Not drawn: {reason}", file=sys.stderr)
+        except data_error as error:
             without_data.append(name)
-            inputs |= dict.fromkeys(("images", "labels"), partial(fail, reason))  # the others need not try again
-            cause = reason
-    if without_data:
-        not_drawn.append(f"{', '.join(without_data)}: {cause}")
-    for reason in not_drawn:
-        print(f"Not drawn: {reason}", file=sys.stderr)
+            problem = error
+            inputs |= dict.fromkeys(("images", "labels"), partial(fail, error))  # the others need not load it again
     if not drawn:
-        raise RunError("none of the figures could be drawn")
+        raise problem or RunError("none of the figures could be drawn")
+    if problem:
+        print(f"Not drawn: {', '.join(without_data)}: {problem}", file=sys.stderr)
 
 
 def fail(error: Exception, *_: Any) -> NoReturn:

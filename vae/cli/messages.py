@@ -1,4 +1,4 @@
-"""Errors of jsonargparse in the words of the command line: what was expected, what was given, what there is.
+"""Errors of jsonargparse in the words of the command line: what was expected, what was given, what the choices are.
 
 All that is known here of jsonargparse's own wording are the patterns below.
 """
@@ -13,8 +13,10 @@ from jsonargparse import ArgumentParser
 UNKNOWN = re.compile(r"unrecognized arguments: (\S+)|(?:Group '(.+?)' does not accept option|Option) '(.+?)'")
 CLASS = re.compile(r"""Parser key "(.+?)".* given class_path '(?:.*\.)?(\w+)':\s+(.+?)(?=\n    - |\Z)""", re.DOTALL)
 VALUE = re.compile(r'Parser key "(.+?)":(?:\s*Not of type \w+: (\S+)|.*(?:Given|Got) value: (.+?)\s*\Z)', re.DOTALL)
+CONSTRUCTION = re.compile(r"Does not validate against any.*?Errors:\n +- (.+?)\n +- ", re.DOTALL)
 KEY = re.compile(r'Parser key "(.+?)":\s*')
 
+ONE_SEED = "{option}: the seed of model and data is one, --seed_everything"
 NUMBERS = {int: "a whole number", float: "a number"}
 COMPARISONS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "of at most"}
 
@@ -26,6 +28,8 @@ def explain(message: str, parser: ArgumentParser) -> str:
         message: the error's text.
         parser: the parser; its `datasets` are the classes that `--data` takes.
     """
+    if found := CONSTRUCTION.match(message):
+        return found[1]
     if found := CLASS.search(message):
         key, name, problem = found.groups()
         if key != "data":
@@ -33,7 +37,7 @@ def explain(message: str, parser: ArgumentParser) -> str:
         if name in parser.datasets:
             options = options_of(parser.datasets[name])
             if unknown := UNKNOWN.search(problem):
-                return unknown_data_option(unknown[3], name, options)
+                return unknown_data_option(f"--data.{unknown[3]}", name, options)
             return explain_value(problem, options, "--data.") or problem
         message = f'Parser key "data": Given value: {name}'
     if found := UNKNOWN.match(message):
@@ -76,6 +80,8 @@ def unknown_option(option: str, parser: ArgumentParser) -> str:
     option = option.partition("=")[0]
     if not option.startswith("-"):
         return f"unexpected {option}: name a checkpoint or a run with --ckpt_path {option}"
+    if option == "--model.seed":
+        return ONE_SEED.format(option=option)
     known = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
     known = [name for name in known if not name.startswith("--print") and not name.endswith(("+", ".help"))]
     tails = {name.rpartition(".")[2].removeprefix("--"): name for name in known}
@@ -91,10 +97,10 @@ def unknown_option(option: str, parser: ArgumentParser) -> str:
 
 def unknown_data_option(option: str, dataset: str, options: ArgumentParser) -> str:
     """Names the options of the data set."""
-    if option == "seed":
-        return "--data.seed: the seed of model and data is one, --seed_everything"
+    if option == "--data.seed":
+        return ONE_SEED.format(option=option)
     names = ", ".join(f"--data.{action.dest}" for action in options._actions if action.dest not in ("help", "seed"))
-    return f"unknown option --data.{option}. --data {dataset} has: {names}"
+    return f"unknown option {option}. --data {dataset} has: {names}"
 
 
 def options_of(dataset: type) -> ArgumentParser:

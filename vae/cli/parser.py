@@ -1,4 +1,4 @@
-"""The command-line parser of the three scripts: a short help, and errors that say what is wrong and what there is."""
+"""The command-line parser of the three scripts: a short help, and errors that name the choices."""
 
 import shlex
 import sys
@@ -31,7 +31,7 @@ class HelpFormatter(DefaultHelpFormatter):
 
 
 class CommandLineParser(LightningArgumentParser):
-    """A parser that answers a wrong command line with what is wrong and what there is, not with its usage."""
+    """A parser that answers a wrong command line with the error and the choices, not with its usage."""
 
     datasets: Mapping[str, type] = {}  # what --data takes
     refused: Mapping[str, str] = {}  # options of the Trainer that are not available, and why
@@ -77,4 +77,4 @@ class TrainerHelp(_HelpAction):
         options = CommandLineParser(description=f"Options of Lightning's Trainer. {blocks}")
         options.add_class_arguments(Trainer, "trainer", fail_untyped=False, skip={*parser.refused})
         options.print_help()
-        sys.exit()
+        sys.exit(0)

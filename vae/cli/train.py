@@ -19,6 +19,7 @@ from vae.callbacks import (
     BestCheckpoint,
     GracefulShutdown,
     LastCheckpoint,
+    ResumeAtEpochStart,
     RunLogger,
     TensorBoardImages,
     Throughput,
@@ -93,13 +94,13 @@ class TrainCLI(LightningCLI):
         )
 
     def add_core_arguments_to_parser(self, parser: CommandLineParser) -> None:
-        parser.add_lightning_class_args(LitVAE, "model")
+        parser.add_class_arguments(LitVAE, "model", fail_untyped=False, skip={"seed"})
         parser.add_subclass_arguments(
             self.datamodule_class,
             "data",
             fail_untyped=False,
             required=True,
-            skip={"seed"},  # it is that of seed_everything
+            skip={"seed"},  # for model and data it is that of seed_everything
             metavar=f"{{{','.join(self.datasets)}}}",
             help="The data set; --data.help NAME lists its options, which follow --data NAME.",
         )
@@ -117,7 +118,6 @@ class TrainCLI(LightningCLI):
             "--run_name", type=str | None, help="The run's folder in lightning_logs; default: version_N."
         )
         parser.set_defaults({"data": next(iter(self.datasets))})
-        parser.link_arguments("seed_everything", "model.seed", int)  # a plain one: it goes into the checkpoint
         parser.link_arguments("data", "model.image_shape", lambda data: data.image_shape, apply_on="instantiate")
         parser.link_arguments("data", "model.palette", self.palette, apply_on="instantiate")
         for action in parser._actions + parser._links_group._group_actions:
@@ -174,14 +174,16 @@ class TrainCLI(LightningCLI):
                 parser.error(f"--{group}: expected options with values, got {self.config[group]}")
         for option in AT_LEAST_ONE:
             if self.config.trainer[option] == 0:
-                parser.error(f"--trainer.{option}: expected at least 1, got 0")
+                parser.error(f"--trainer.{option}: expected a whole number of at least 1, got 0")
         for option, reason in REFUSED.items():
             if self.config.trainer[option] not in (None, self.trainer_defaults.get(option, DEFAULTS[option].default)):
                 parser.error(f"--trainer.{option}: {reason}")
         try:
             parser.dump(self.config, skip_unset=False)
-        except (TypeError, ValueError) as error:  # a callback's option that jsonargparse does not write as it reads it
-            parser.error(f"config.yaml cannot be written: {parser.explain(str(error))}")
+        except (TypeError, ValueError):  # jsonargparse does not read what it would write
+            parser.error(
+                "--trainer: config.yaml cannot hold these callbacks, plugins or profiler; use them from Python"
+            )
 
     def instantiate_classes(self) -> None:
         try:
@@ -192,7 +194,7 @@ class TrainCLI(LightningCLI):
     def instantiate_trainer(self) -> Trainer:
         options = self.config_init.trainer
         own = options.callbacks if isinstance(options.callbacks, list) else [options.callbacks]
-        callbacks = [GracefulShutdown(), TruncateLogOnResume(), Throughput(), TensorBoardImages()]
+        callbacks = [ResumeAtEpochStart(), GracefulShutdown(), TruncateLogOnResume(), Throughput(), TensorBoardImages()]
         if options.enable_checkpointing is not False:
             callbacks += [BestCheckpoint(), LastCheckpoint()]
         if options.enable_progress_bar is not False and not any(isinstance(each, Progress) for each in own):

@@ -15,6 +15,7 @@ import matplotlib.style
 import torch
 
 from vae.figures.drawing import STYLE, NotApplicable, add_caption, encode_gif
+from vae.figures.explorer import explorer
 from vae.figures.latent_space import (
     encode_images,
     interpolations,
@@ -57,6 +58,7 @@ FIGURES: dict[str, Callable] = {
         learning_curves,
         latent_usage,
         training_film,
+        explorer,
     )
 }
 

@@ -17,18 +17,18 @@ from vae.runs.folders import (
     run_of,
     write_atomically,
 )
-from vae.runs.results import figure_inputs, frame_path, read_frames, read_history, save_test_metrics, scalar_tag
-from vae.runs.resuming import (
-    check_hyperparameters,
-    check_resumable,
-    check_settings,
-    checkpoint_to_resume,
+from vae.runs.logs import (
     event_file_sizes,
-    how_to_resume,
-    read_settings,
+    frame_path,
+    read_frames,
+    read_history,
     remove_later_frames,
+    scalar_tag,
     truncate_event_files,
 )
+from vae.runs.results import figure_inputs, save_test_metrics
+from vae.runs.resuming import check_hyperparameters, check_resumable, checkpoint_to_resume, how_to_resume
+from vae.runs.settings import check_settings, read_settings
 
 __all__ = [
     "ROOT",

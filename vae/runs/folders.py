@@ -6,6 +6,7 @@ highest val/elbo) and `checkpoints/last.ckpt` (the last whole epoch).
 
 import errno
 import os
+import shlex
 import warnings
 from itertools import count
 from pathlib import Path
@@ -165,6 +166,16 @@ def find_checkpoint(ckpt_path: str | None = None, run_name: str | None = None, r
     if place.is_dir() and not last and found[0].name != "best.ckpt":
         warnings.warn(f"{place} has no best.ckpt; {found[0].name} is used.", OtherCheckpoint, stacklevel=2)
     return found[0]
+
+
+def resume_command(ckpt_path: Path, trusted: bool = False) -> str:
+    """The command that resumes a run from a checkpoint.
+
+    Args:
+        trusted: whether its config.yaml is followed whatever it names, since the user says so.
+    """
+    config = ["--config", str(run_of(ckpt_path) / "config.yaml")] if trusted else []
+    return shlex.join(["python3", "train.py", *config, "--ckpt_path", str(ckpt_path)])
 
 
 @rank_zero_only

@@ -1,4 +1,4 @@
-"""What a run has found: its curves, its film, its test metrics, and the inputs of its figures."""
+"""The results of a run: the inputs of its figures, and its test metrics."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -7,68 +7,15 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from pytorch_lightning.utilities import rank_zero_only
-from torch import Tensor
-from torchvision.io import decode_image
 
 from vae.likelihoods import LIKELIHOODS
 from vae.model import VAE
 from vae.runs.checkpoints import load_run, read_checkpoint
-from vae.runs.folders import RunError, find_checkpoint, run_of, write_atomically
+from vae.runs.folders import find_checkpoint, run_of, write_atomically
+from vae.runs.logs import read_frames, read_history, scalar_tag
 
 MAX_VALUES = 2**27  # pixel values of the images that a figure is made from: 512 MB
-LAST_GROUP = "workings/"  # TensorBoard sorts groups by name
-MAX_PIXELS = 2**28  # in a film: 800 MB
-
-
-def scalar_tag(name: str) -> str:
-    """The tag in TensorBoard of a quantity: what has no group of its own comes after those of train and val."""
-    return name if "/" in name else f"{LAST_GROUP}{name}"
-
-
-def read_history(run: Path) -> dict[str, dict[int, float]]:
-    """The curves in a run's event files: of each one its value after each epoch, counted from 1.
-
-    Raises:
-        RunError: the files are damaged.
-    """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # no one else needs it
-
-    try:
-        events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-        tags = {tag.removeprefix(LAST_GROUP): tag for tag in events.Tags()["scalars"]}
-        curves = {name: {event.step: event.value for event in events.Scalars(tag)} for name, tag in tags.items()}
-        epochs = {step: round(epoch) + 1 for step, epoch in curves.pop("epoch", {}).items()}
-    except Exception as error:  # whatever the bytes of a damaged file make of the reader
-        raise RunError(f"The event files in {run} are damaged: its curves cannot be read.") from error
-    return {
-        tag: {epochs[step]: curve[step] for step in sorted(curve) if step in epochs} for tag, curve in curves.items()
-    }
-
-
-def frame_path(run: Path, epoch: int) -> Path:
-    """Where the frame of a film that shows that epoch is kept."""
-    return run / "frames" / f"{epoch:06}.png"
-
-
-def read_frames(run: Path) -> dict[int, Tensor]:
-    """The frames that training kept for a film, uint8 [3, H, W], by epoch.
-
-    Raises:
-        RunError: one of them cannot be read.
-    """
-    pixels, found = 0, {}
-    for path in sorted((run / "frames").glob("*.png")):
-        try:
-            with Image.open(path, formats=["PNG"]) as image:
-                pixels += prod(image.size)
-            if pixels > MAX_PIXELS:
-                raise ValueError("more than memory should hold")
-            found[int(path.stem)] = decode_image(str(path), "RGB")
-        except Exception as error:  # whatever the bytes of a file that is no image make of the reader
-            raise RunError(f"{path} is damaged, or too large for a film: delete it, or train anew.") from error
-    return found
 
 
 def figure_inputs(
@@ -103,6 +50,7 @@ def figure_inputs(
         "images": lambda n: data.images(split, min(n, most)).to(vae.prior_loc.device),
         "labels": lambda n: data.labels(split, min(n, most)),
         "classes": lambda: data.classes,
+        "dataset": lambda: data.name,
         "history": lambda: read_history(run),
         "histories": histories,
         "frames": lambda: read_frames(run),

@@ -1,25 +1,16 @@
-"""Resuming an interrupted run: from which checkpoint, with which settings, and what must not have changed."""
+"""Resuming an interrupted run: from which checkpoint, and what must not have changed."""
 
-import os
-import re
-import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
-from torch import Tensor
-
 from vae.lit_vae import LitVAE
 from vae.model import VAE
 from vae.runs.checkpoints import as_untrusted, check_contents, read_checkpoint
-from vae.runs.folders import RunError, find_checkpoint, last_checkpoint, run_of
-
-GROUPS = ("trainer", "model")  # of options in config.yaml; `data` is a class and its options
-WORD = r"[\w:,-]*"  # names no code: what is imported has a dot
-TEXT = r"[^\x00-\x1f\x7f-\x9f]*"
+from vae.runs.folders import RunError, find_checkpoint, last_checkpoint, resume_command, run_of
+from vae.runs.settings import is_plain, read_settings
+from vae.runs.training_state import check_training_state
 
 
 def checkpoint_to_resume(
@@ -42,84 +33,6 @@ def checkpoint_to_resume(
             f"{run_of(path) / 'config.yaml'} is missing: train.py resumes a run only in its own, whole folder."
         )
     return path, checkpoint
-
-
-def read_settings(run: Path) -> dict[str, Any]:
-    """The settings in a run's config.yaml: plain YAML, and the three groups of options are mappings.
-
-    Raises:
-        RunError: it is something else.
-    """
-    path = run / "config.yaml"
-    try:
-        config = yaml.safe_load(path.read_text())
-        if all(isinstance(part, dict) for part in (config["data"]["init_args"], *(config[group] for group in GROUPS))):
-            return config
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise RunError(f"{path} is not a file that this project's train.py wrote.")
-
-
-def check_settings(
-    settings: Mapping[str, Any], ckpt_path: Path, options: Mapping[str, Collection[str]], datasets: Mapping[str, type]
-) -> dict[str, Any]:
-    """The settings of a run, if they are harmless: the file may be a stranger's.
-
-    Args:
-        options: the names of the options of each group.
-        datasets: the data modules by name.
-
-    Raises:
-        RunError: they name a class that is no data module, or options that train.py does not have.
-    """
-    path = run_of(ckpt_path) / "config.yaml"
-    known = {f"{kind.__module__.partition('.')[0]}.{name}" for name, kind in datasets.items()}
-    data = settings["data"]
-    if not (is_plain(settings) and data.keys() == {"class_path", "init_args"} and data["class_path"] in known):
-        raise RunError(
-            f"{path} names code that would be run, or more than plain values.\n"
-            f"If it is yours, say so: {resume_command(ckpt_path, trusted=True)}"
-        )
-    for group in GROUPS:
-        if unknown := settings[group].keys() - options[group]:
-            raise RunError(f"{path} has an option that train.py does not have: {group}.{unknown.pop()}")
-    return {name: settings[name] for name in ("seed_everything", *GROUPS, "data") if name in settings}
-
-
-def is_plain(settings: Mapping[str, Any]) -> bool:
-    """Whether no key leads out of its group, and all values are plain ones that name no code."""
-    keys = [*settings, *(key for part in (settings["data"], settings["data"]["init_args"]) for key in part)]
-    keys += [key for group in GROUPS for key in settings[group]]
-    top = {"seed_everything", "run_name", "ckpt_path", "data", *GROUPS}
-    others = [value for name, value in settings.items() if name not in ("data", *GROUPS)]
-    return (
-        settings.keys() <= top
-        and all(isinstance(key, str) and key.isidentifier() for key in keys)
-        and all(is_plain_value(value, WORD) for value in settings["trainer"].values())
-        and all(
-            is_plain_value(value, TEXT)
-            for values in (settings["model"].values(), settings["data"]["init_args"].values(), others)
-            for value in values
-        )
-    )
-
-
-def is_plain_value(value: Any, pattern: str) -> bool:
-    """Whether a value is a number, a truth value, None, a text of that form, or a list of these."""
-    return all(
-        re.fullmatch(pattern, one) is not None if isinstance(one, str) else one is None or isinstance(one, int | float)
-        for one in (value if isinstance(value, list) else [value])
-    )
-
-
-def resume_command(ckpt_path: Path, trusted: bool = False) -> str:
-    """The command that resumes a run from a checkpoint.
-
-    Args:
-        trusted: whether its config.yaml is followed whatever it names, since the user says so.
-    """
-    config = ["--config", str(run_of(ckpt_path) / "config.yaml")] if trusted else []
-    return shlex.join(["python3", "train.py", *config, "--ckpt_path", str(ckpt_path)])
 
 
 def how_to_resume(run: Path) -> str:
@@ -198,96 +111,3 @@ def check_resumable(
         if lit.hparams.lr_schedule == "cosine" and then != now:
             unit = option.removeprefix("max_")
             raise RunError(f"A cosine schedule ends with its run, here after {then} {unit}; it cannot change to {now}.")
-
-
-def check_training_state(checkpoint: Mapping[str, Any], lit: LitVAE, fresh: Mapping[str, Any]) -> None:
-    """See that what the Trainer restores is of the form that it writes itself.
-
-    Raises:
-        Exception: of any type, if it is not.
-    """
-    callbacks = {key: state for key, state in checkpoint["callbacks"].items() if fresh["callbacks"].get(key)}
-    best = [state["best_model_score"] for state in callbacks.values() if "best_model_score" in state]
-    fits = (
-        {"epoch", "global_step"} <= checkpoint.keys()
-        and re.fullmatch(r"\d+(\.\d+)*((rc|\.?dev|\.post)\d+)?", checkpoint["pytorch-lightning_version"])
-        and has_form(checkpoint["loops"], fresh["loops"])
-        and has_form(callbacks, {key: fresh["callbacks"][key] for key in callbacks})
-        and all(score is None or (isinstance(score, Tensor) and score.ndim == 0) for score in best)
-        and all(isinstance(size, int) and size >= 0 for size in checkpoint.get("log", {}).values())
-        and optimizer_state_matches(checkpoint["optimizer_states"], checkpoint["lr_schedulers"], lit)
-    )
-    if not fits:
-        raise ValueError("the state of training is not of the form that the Trainer writes")
-
-
-def has_form(found: Any, expected: Any) -> bool:
-    """Whether a nested value has the keys and the types of another; where that has None, any type will do."""
-    if isinstance(expected, Mapping):
-        return isinstance(found, Mapping) and all(
-            key in found and has_form(found[key], value) for key, value in expected.items()
-        )
-    if isinstance(expected, int | float):
-        return isinstance(found, int | float)
-    return expected is None or isinstance(found, type(expected))
-
-
-def optimizer_state_matches(states: Any, schedules: Any, lit: LitVAE) -> bool:
-    """Whether the states of the optimiser and the schedule are of their kind and of the model's sizes.
-
-    The fused kernels would not ask. The options of the optimiser are tried on a single number.
-
-    Raises:
-        Exception: of any type, if they are of another kind.
-    """
-    one = torch.zeros(1, requires_grad=True)
-    one.grad = torch.zeros(1)
-    (state,) = states
-    (group,) = state["param_groups"]
-    optimizer, shapes = lit.optimizer([one]), [parameter.shape for parameter in lit.parameters()]
-    optimizer.load_state_dict({"state": {}, "param_groups": [group | {"params": [0]}]})
-    optimizer.step()
-    for schedule in schedules:
-        expected = lit.lr_schedule(optimizer, T_max=1).state_dict()
-        if not has_form(schedule, {name: expected[name] for name in schedule}):
-            return False
-    if group["params"] != [*range(len(shapes))] or not state["state"].keys() <= {*group["params"]}:
-        return False
-    if "fused" not in signature(lit.optimizer).parameters:
-        return True  # it may keep rows and columns, or a history
-    expected = {name: value.shape for name, value in optimizer.state[one].items()}
-    return all(
-        values.keys() == expected.keys()
-        and all(
-            isinstance(value, Tensor)
-            and value.shape == (shapes[place] if expected[name] else ())
-            and value.is_contiguous()
-            and not value.is_meta
-            for name, value in values.items()
-        )
-        for place, values in state["state"].items()
-    )
-
-
-def event_file_sizes(run: Path) -> dict[str, int]:
-    """The bytes in each of a run's event files, which only ever grow."""
-    return {path.name: path.stat().st_size for path in run.glob("events.out.tfevents.*")}
-
-
-def truncate_event_files(run: Path, sizes: Mapping[str, int]) -> None:
-    """Make a run's log what it was when it had these sizes."""
-    found = event_file_sizes(run)
-    if not sizes.keys() <= found.keys():
-        return  # they are another log's
-    for name, size in found.items():
-        if name not in sizes:
-            (run / name).unlink()
-        elif size > sizes[name]:
-            os.truncate(run / name, sizes[name])
-
-
-def remove_later_frames(run: Path, epochs: int) -> None:
-    """Remove the frames of a film that were drawn after so many epochs."""
-    for path in (run / "frames").glob("*.png"):
-        if path.stem.isdecimal() and int(path.stem) > epochs:
-            path.unlink()

@@ -1,0 +1,52 @@
+"""The progress of a run on the screen."""
+
+import io
+import re
+
+import pytest
+from helpers import DIGITS
+
+from vae.callbacks import progress
+from vae.callbacks.progress import LogProgress, TerminalProgress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_output_that_is_no_terminal_gets_one_line_an_epoch(script, run_folder):
+    assert isinstance(progress(), LogProgress)
+    trained = script("train.py", *DIGITS, "--trainer.max_epochs", 3)
+    lines = trained.out.splitlines()
+    assert [re.match(r"Epoch (\d): val/elbo -\d+\.\d\d, ", line)[1] for line in lines[:3]] == ["1", "2", "3"]
+    assert lines[3].startswith("Run ")
+    tested = script("test.py")
+    assert "Testing" not in tested.out + tested.err
+    assert "\r" not in trained.out + tested.out
+
+
+def test_a_terminal_gets_a_bar(script, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    assert isinstance(progress(), TerminalProgress)
+    script(
+        "train.py", *DIGITS, "--trainer.max_epochs", 2, "--model.likelihood", "gaussian_fixed", "--model.scale", 0.01
+    )
+    drawn = terminal.getvalue()
+    assert "Epoch 1: 100%" in drawn  # counted as the messages count them
+    assert "Epoch 2: 100%" in drawn
+    assert "Epoch 0" not in drawn
+    assert "v_num" not in drawn
+    values = re.findall(r"val/elbo=(\S+?)[,\]]", drawn)
+    assert values
+    assert all(re.fullmatch(r"-?\d+\.\d\d", value) for value in values)  # not -1.06e+3
+
+
+@pytest.mark.parametrize("bar", [LogProgress, TerminalProgress])
+def test_the_trainer_can_disable_it(bar):
+    callback = bar()
+    callback.disable()
+    assert not callback.is_enabled
+    callback.enable()
+    assert callback.is_enabled

@@ -53,8 +53,10 @@ def explain_value(message: str, parser: ArgumentParser, prefix: str) -> str | No
     key, value = found[1], found[2] or found[3]
     if key == "data":
         return f"unknown data set {value!r}: choose one of {', '.join(parser.datasets)}"
-    (action,) = [action for action in parser._actions if action.dest == key]
-    return f"{prefix}{key}: expected {describe_type(getattr(action, '_typehint', action.type))}, got {value}"
+    for action in parser._actions:
+        if action.dest == key:
+            return f"{prefix}{key}: expected {describe_type(getattr(action, '_typehint', action.type))}, got {value}"
+    return None
 
 
 def describe_type(kind: Any) -> str:

@@ -266,6 +266,7 @@ sys.meta_path.insert(0, Slow())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train.py", "test.py", "visualizations.py"])
 def test_ctrl_c_during_the_imports(tmp_path, name):
     (tmp_path / "sitecustomize.py").write_text(IMPORTING)

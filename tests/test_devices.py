@@ -166,6 +166,7 @@ class Bug(Callback):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("failure", "message"),
     [

@@ -259,7 +259,7 @@ IMPORTING = """
 import sys, time
 class Slow:
     def find_spec(self, name, path=None, target=None):
-        if name == "vae":
+        if name == "torch":
             open("importing", "w").close()
             time.sleep(60)
 sys.meta_path.insert(0, Slow())

@@ -240,7 +240,7 @@ def test_no_collective_sees_a_tensor_of_another_device(monkeypatch):
     lit.train_bound.update({"elbo": torch.full((5,), torch.nan)})
     lit.check_finite()
     throughput = Throughput()
-    throughput.images_seen = 0
+    throughput.on_train_start(trainer, lit)
     throughput.on_train_epoch_start(trainer, lit)
     throughput.on_train_epoch_end(trainer, lit)
     assert devices == [("meta", torch.int64)] * 3

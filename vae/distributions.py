@@ -20,7 +20,7 @@ class PixelBernoulli(Bernoulli):
 
     def log_prob(self, value: Tensor) -> Tensor:
         size = self.logits.abs()
-        return torch.addcmul(size.sigmoid().log(), value - 0.5, self.logits).sub(size, alpha=0.5)
+        return torch.addcmul(size.sigmoid().log(), value - 0.5, self.logits).sub_(size, alpha=0.5)
 
 
 class ContinuousBernoulli(Distribution):

@@ -2,7 +2,7 @@
 
 A likelihood owns everything about pixels: it maps features to the parameters of p(x|z), whose `log_prob` is the
 log-density of images in [0, 1], and `image` shows it. `output_layer` is the decoder's: `output_layer(n)` makes the
-layer that maps its features to n numbers at each position.
+layer that maps its features to n parameters at each position.
 """
 
 from collections.abc import Callable, Sequence
@@ -68,7 +68,7 @@ class Likelihood(nn.Module):
         raise NotImplementedError
 
     def image(self, p_x: Distribution) -> Tensor:
-        """What is shown for p(x|z): its mean, values in [0, 1]."""
+        """The image of p(x|z): its mean, values in [0, 1]."""
         return p_x.mean
 
 

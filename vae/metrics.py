@@ -16,7 +16,8 @@ from torchmetrics.utilities import dim_zero_cat
 
 # The estimate of log p(x) is called too low if the 5 % quantile of the effective sample size is below this. In linear
 # Gaussian models (1 to 20 latent variables, posteriors of 0.3 to 1.3 times the true scale, K from 10 to 1,000) it was
-# then 0.05 nats or more too low; else less than 0.1, unless the posterior was narrower than half of the true scale.
+# then 0.05 nats or more too low; else less than 0.1, unless the posterior was narrower than half of the true scale. On
+# MNIST with 2 latent variables and K = 5,000 a quantile of 2.6 went with 0.11 nats, and a claimed error of 0.02.
 MIN_EFFECTIVE_SAMPLES = 5
 
 
@@ -155,7 +156,7 @@ def summarize(found: Mapping[str, float], measure: str) -> tuple[dict, list[tupl
 
     Args:
         found: the logged values, "test/NAME".
-        measure: what the likelihood's numbers are; only a log-likelihood has bits.
+        measure: what the likelihood's log-density is, its `log_prob_kind`.
     """
     values = {name.removeprefix("test/"): value for name, value in found.items()}
     bounds = {name.removeprefix("bound_"): values.pop(name) for name in [*values] if name.startswith("bound_")}

@@ -1,6 +1,6 @@
 """The paper: "Auto-Encoding Variational Bayes", Kingma & Welling, arXiv 1312.6114.
 
-Nothing here knows how a model is trained. All that is returned stays per image, [B], in nats.
+Independent of how a model is trained. All values stay per image, [B], in nats.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ from vae.networks import ACTIVATIONS, NETWORKS
 
 MIN_NOISE_CHUNK, MAX_NOISE_CHUNK = 32, 512  # samples of each image whose noise is drawn together
 DECODER_CHUNK = 2**19  # parameters of p(x|z) that are computed together: they stay in a CPU's cache
-GPU_DECODER_CHUNK = 2**26  # enough work for a GPU, and 256 MB each time that a density needs as many numbers again
+GPU_DECODER_CHUNK = 2**26  # enough work for a GPU; each temporary tensor of a density takes 256 MB
 
 
 class ELBO(NamedTuple):

@@ -1,7 +1,7 @@
 """Encoders and decoders: functions from tensor to tensor, without distributions or losses.
 
 An encoder maps images [B, C, H, W] to features [B, F]. A decoder maps latents [B, Z] to features; its
-`output_layer(n)` makes the layer that maps these features to n numbers at each position, [..., n, H, W].
+`output_layer(n)` makes the layer that maps these features to n parameters at each position, [..., n, H, W].
 """
 
 from collections.abc import Sequence
@@ -40,15 +40,16 @@ class MLPEncoder(nn.Sequential):
 
 
 class MLPDecoder(MLP):
-    """The paper's decoder: fully connected layers; the last one, `output_layer`, has a unit for every number."""
+    """The paper's decoder: fully connected layers; the last one, `output_layer`, has a unit for every parameter."""
 
     def __init__(self, latent_dim: int, image_shape: Sequence[int], hidden_dims: Sequence[int], activation: str):
         super().__init__(latent_dim, hidden_dims, activation)
         self.size = tuple(image_shape[1:])
 
-    def output_layer(self, numbers: int) -> nn.Module:
+    def output_layer(self, num_parameters: int) -> nn.Module:
         return nn.Sequential(
-            nn.Linear(self.out_features, numbers * prod(self.size)), nn.Unflatten(-1, (numbers, *self.size))
+            nn.Linear(self.out_features, num_parameters * prod(self.size)),
+            nn.Unflatten(-1, (num_parameters, *self.size)),
         )
 
 
@@ -110,8 +111,8 @@ class ConvDecoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         return self.convolutions(self.mlp(z)).movedim(1, -1)
 
-    def output_layer(self, numbers: int) -> nn.Module:
-        return nn.Sequential(nn.Linear(self.out_features, numbers), ChannelsFirst())
+    def output_layer(self, num_parameters: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(self.out_features, num_parameters), ChannelsFirst())
 
 
 class ChannelsFirst(nn.Module):

@@ -47,9 +47,9 @@ def test_tensorboard_has_images_and_histograms_after_epochs_1_2_4_and_the_last(e
         "reconstruction": (5 * 18 - 2, 2 * 10 - 2),
     }
     for name, size in sizes.items():
-        views = events.Images(f"view/{name}")
-        assert [event.step for event in views] == [2, 4, 8, 10]
-        for event in views:
+        shown = events.Images(f"view/{name}")
+        assert [event.step for event in shown] == [2, 4, 8, 10]
+        for event in shown:
             with Image.open(io.BytesIO(event.encoded_image_string)) as image:
                 assert image.size == (event.width, event.height) == size
                 pixels = np.asarray(image)

@@ -70,6 +70,7 @@ def test_a_collapsed_posterior_has_a_plane_too():
     assert torch.tensor(plane["axes"]).isfinite().all()
 
 
+@pytest.mark.slow
 def test_a_model_that_is_too_large_is_refused_with_its_size_and_the_limit():
     vae = VAE((1, 28, 28), hidden_dims=(6_000,))
     with pytest.raises(NotExplorable, match=r"9,4\d\d,\d\d\d parameters the page has 2\d\.\d MB, the limit is 16 MB"):

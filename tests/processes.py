@@ -23,9 +23,9 @@ from pytorch_lightning.utilities import rank_zero_only
 PROJECT = Path(__file__).parents[1]
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["vae.cli", "datamodules", "torchvision", "torch.utils.tensorboard", "tensorboard.plugins.hparams.summary_v2"]
-)
+PRELOADED = ["vae.cli", "vae.explorer", "datamodules", "sklearn.datasets", "sklearn.manifold", "attrs"]
+PRELOADED += ["torch.utils.tensorboard", "tensorboard.plugins.hparams.summary_v2"]
+CONTEXT.set_forkserver_preload(PRELOADED)
 
 
 class Outcome(NamedTuple):

@@ -193,7 +193,6 @@ def scatter_collapsed(sender):
         sender.send(len(FIGURES["latent_scatter"](collapsed(*arguments), torch.rand(50, 1, 8, 8), None, None).axes))
 
 
-@pytest.mark.slow
 def test_a_collapsed_posterior_is_not_scattered():
     """In a process of its own, which t-SNE would end by signal 11."""
     receiver, sender = CONTEXT.Pipe(duplex=False)

@@ -12,6 +12,7 @@ from torch import nn
 from vae import VAE
 from vae.explorer import MAX_PAGE_SIZE, NotExplorable, explorer_page, page
 from vae.figures import FIGURES, NotApplicable
+from vae.likelihoods import LIKELIHOODS
 
 
 def description_of(html):
@@ -93,6 +94,13 @@ def test_a_layer_that_the_page_lacks_is_named():
     vae.encoder.append(nn.Softsign())
     with pytest.raises(NotExplorable, match="the page has no layer Softsign"):
         explorer_page(vae, make_images("digits", 5))
+
+
+def test_a_likelihood_that_the_page_lacks_is_named(monkeypatch):
+    monkeypatch.setitem(LIKELIHOODS, "own", LIKELIHOODS["bernoulli"])
+    monkeypatch.delitem(LIKELIHOODS, "bernoulli")
+    with pytest.raises(NotExplorable, match="the page has no likelihood own"):
+        explorer_page(VAE((1, 8, 8), likelihood="own"), make_images("digits", 5))
 
 
 def test_the_command_writes_the_page(script, tmp_path):

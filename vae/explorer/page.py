@@ -196,9 +196,16 @@ def describe_layer(
 
 
 def describe_likelihood(likelihood: nn.Module, p_x: Distribution) -> dict[str, Any]:
-    """The likelihood's name and its constants; where one scale serves all pixels, it is that of any p(x|z)."""
+    """The likelihood's name and its constants; where one scale serves all pixels, it is that of any p(x|z).
+
+    Raises:
+        NotExplorable: network.js lacks it.
+    """
+    name = next(name for name, kind in LIKELIHOODS.items() if type(likelihood) is kind)
+    if name != "categorical" and f"\n  {name}: {{" not in (FOLDER / "network.js").read_text():
+        raise NotExplorable(f"explorer: the page has no likelihood {name}, which this model has.")
     described: dict[str, Any] = {
-        "name": next(name for name, kind in LIKELIHOODS.items() if type(likelihood) is kind),
+        "name": name,
         "logScaleBounds": (MIN_LOG_SCALE, MAX_LOG_SCALE),
         "logVarBounds": (MIN_LOG_VAR, MAX_LOG_VAR),
         "kind": {binary: likelihood.log_prob_kind(binary=binary == "binary") for binary in ("binary", "grey")},

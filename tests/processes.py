@@ -23,7 +23,7 @@ from pytorch_lightning.utilities import rank_zero_only
 PROJECT = Path(__file__).parents[1]
 
 CONTEXT = multiprocessing.get_context("forkserver")
-PRELOADED = ["vae.cli", "vae.explorer", "datamodules", "sklearn.datasets", "sklearn.manifold", "attrs"]
+PRELOADED = ["processes", "vae.cli", "vae.explorer", "datamodules", "sklearn.datasets", "sklearn.manifold", "attrs"]
 PRELOADED += ["torch.utils.tensorboard", "tensorboard.plugins.hparams.summary_v2"]
 CONTEXT.set_forkserver_preload(PRELOADED)
 
@@ -90,8 +90,8 @@ class Forked(Running):
 
 def fork(function: Callable, *args: object) -> BaseProcess:
     """Start a function, which a module of tests defines, in a fork of the server."""
-    with MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(PROJECT))  # where the server, started by the first, finds what it imports
+    with MonkeyPatch.context() as patch:  # the server, started by the first, finds what it imports
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(PROJECT), str(PROJECT / "tests")]))
         multiprocessing.forkserver.ensure_running()
     process = CONTEXT.Process(target=function, args=args)
     process.start()

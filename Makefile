@@ -23,6 +23,7 @@ demo: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(PYTEST) -m "not slow"
 
 test-all: .venv/installed-dev

@@ -212,7 +212,7 @@ class CategoricalLikelihood(Likelihood):
         super().__init__()
         if not palette or any(len(colour) != image_shape[0] for colour in palette):
             raise ValueError(f"categorical: expected a palette of colours of {image_shape[0]} values, got {palette}")
-        codes = colour_codes(torch.tensor(sorted(palette)) / MAX_PIXEL_VALUE)
+        codes = colour_codes(torch.tensor(sorted(palette, key=tuple)) / MAX_PIXEL_VALUE)
         self.register_buffer("codes", codes, persistent=False)  # integers: a model in half precision keeps them
         self.vectors = output_layer(self.WIDTH)
         self.colours = nn.Linear(self.WIDTH, len(codes))

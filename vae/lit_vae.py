@@ -147,11 +147,11 @@ class LitVAE(LightningModule):
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         self.save_hyperparameters()
         self.vae = VAE(**vae)
-        bounds = (self.vae.elbo, self.vae.importance_bound)
+        self.elbo, self.importance_bound = self.vae.elbo, self.vae.importance_bound
         if compile:
             mode = "reduce-overhead" if torch.cuda.is_available() else None  # CUDA graphs
-            bounds = (torch.compile(bound, mode=mode) for bound in bounds)
-        self.elbo, self.importance_bound = bounds
+            self.elbo = torch.compile(self.elbo, mode=mode)
+            self.importance_bound = torch.compile(self.importance_bound, mode=mode)
         self.automatic_optimization = False  # a Trainer batch is a block of optimiser steps
         self.epoch_steps = 0  # optimiser steps of the current epoch so far
         self.starts_at_mean = init_output_bias  # until the first fit, or a checkpoint, sets the bias

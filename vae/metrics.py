@@ -6,6 +6,7 @@ precision, and standard errors and variances over the data come from the same ro
 
 from collections.abc import Mapping, Sequence
 from math import inf, isfinite, log, log10, prod, sqrt
+from typing import Any
 
 import numpy as np
 import torch
@@ -158,7 +159,7 @@ def summarize(found: Mapping[str, float], measure: str) -> tuple[dict, list[tupl
         found: the logged values, "test/NAME".
         measure: what the likelihood's log-density is, its `log_prob_kind`.
     """
-    values = {name.removeprefix("test/"): value for name, value in found.items()}
+    values: dict[str, Any] = {name.removeprefix("test/"): value for name, value in found.items()}
     bounds = {name.removeprefix("bound_"): values.pop(name) for name in [*values] if name.startswith("bound_")}
     kl = [values.pop(name) for name in [*values] if name.startswith("kl_")]
     values = {name: value if isfinite(value) else None for name, value in values.items()}  # no error of a single one

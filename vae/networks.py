@@ -55,10 +55,8 @@ class MLPDecoder(MLP):
 
 def halved(size: Sequence[int], times: int) -> list[tuple[int, int]]:
     """Height and width before and after each of so many convolutions of stride 2, which round up."""
-    sizes = [tuple(size)]
-    for _ in range(times):
-        sizes.append(tuple(-(-n // 2) for n in sizes[-1]))
-    return sizes
+    height, width = size
+    return [(-(-height // 2**n), -(-width // 2**n)) for n in range(times + 1)]
 
 
 class ConvEncoder(nn.Sequential):

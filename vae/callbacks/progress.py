@@ -99,6 +99,6 @@ class Throughput(Callback):
         images = int(
             trainer.strategy.reduce(torch.tensor(lit.train_bound.num_images, device=lit.device), reduce_op="sum")
         )
-        self.images_seen += images
+        self.images_seen = (self.images_seen or 0) + images
         rate = images / (seconds - self.validation_seconds)
         lit.log_epoch({"epoch_seconds": seconds, "images_per_second": rate, "images_seen": float(self.images_seen)})

@@ -44,6 +44,7 @@ class RunLogger(TensorBoardLogger):
         super().__init__(resumed.parent if resumed else runs.ROOT, name="", default_hp_metric=False)
         self.run_name, self.resumed = run_name, resumed
         self.lock: FileLock | None = None
+        self._version: str | None = None
         self.last_step: int | None = None
 
     @property

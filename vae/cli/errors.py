@@ -78,7 +78,7 @@ def interrupt(signum: int, frame: object) -> NoReturn:
 
 def describe_os_error(error: OSError) -> str:
     """What failed, on which file, and what to do."""
-    parts = (error.filename, error.strerror or str(error), REMEDIES.get(error.errno))
+    parts = (error.filename, error.strerror or str(error), REMEDIES.get(error.errno or 0))
     return ": ".join(str(part) for part in parts if part)
 
 

@@ -39,7 +39,7 @@ def run_command(function: Callable, *optional: Callable, **options) -> None:
         optional: functions whose keyword-only parameters the command line has too; it gets them as keywords.
         options: the arguments of add_argument for parameters whose type does not suffice.
     """
-    parser = CommandLineParser(description=function.__doc__.splitlines()[0])
+    parser = CommandLineParser(description=str(function.__doc__).splitlines()[0])
     parser.add_function_arguments(function, as_group=False, skip=set(options))
     for other in optional:
         material = {

@@ -74,7 +74,7 @@ def describe_type(kind: Any) -> str:
         bounds = " and ".join(f"{COMPARISONS[compare.__name__]} {bound:,}" for compare, bound in kind._restrictions)
         return f"{NUMBERS[kind._type]} {bounds}"
     names = NUMBERS | {bool: "true or false", NoneType: "null", str: "text"}
-    return names.get(kind) or getattr(kind, "__name__", str(kind))
+    return names.get(kind) or str(getattr(kind, "__name__", kind))
 
 
 def unknown_option(option: str, parser: ArgumentParser) -> str:

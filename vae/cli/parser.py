@@ -25,7 +25,7 @@ class HelpFormatter(DefaultHelpFormatter):
 
     def _get_help_string(self, action: Action) -> str:
         if action.default in (None, SUPPRESS) or action.nargs == 0:
-            return action.help
+            return action.help or ""
         default = [*action.default] if isinstance(action.default, tuple) else action.default
         return f"{action.help} (default: {str(default).lower() if isinstance(default, bool) else default})"
 

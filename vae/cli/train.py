@@ -140,21 +140,21 @@ class TrainCLI(LightningCLI):
         if self.config.ckpt_path:
             named = self.config.ckpt_path, self.run_name
             self.ckpt_path, self.checkpoint = runs.checkpoint_to_resume(*named, self.datasets)
-            self.parse(parser, args, self.settings_to_resume(parser))
+            self.parse(parser, args, self.settings_to_resume(self.ckpt_path, parser))
             data, dataset = self.config.data.init_args, self.config.data.class_path.rpartition(".")[2]
             now = {"dataset": dataset, **data.as_dict()}  # before a model of some other size is built
             runs.check_hyperparameters(self.checkpoint, self.config.model.as_dict(), now, self.datasets[dataset])
         self.config.ckpt_path = self.config.run_name = None  # config.yaml can begin a new run
 
-    def settings_to_resume(self, parser: CommandLineParser) -> Namespace | None:
+    def settings_to_resume(self, ckpt_path: Path, parser: CommandLineParser) -> Namespace | None:
         """The checked settings of the run's config.yaml; None if the user names that file, and so trusts it."""
-        run = runs.run_of(self.ckpt_path)
+        run = runs.run_of(ckpt_path)
         settings, path = runs.read_settings(run), run / "config.yaml"
         self.begun = settings["trainer"]
         if any(named and path.samefile(str(named)) for named in self.config.config or ()):
             return None
         options = {group: parser.get_defaults()[group].keys() for group in ("model", "trainer")}
-        checked = runs.check_settings(settings, self.ckpt_path, options, self.datasets)
+        checked = runs.check_settings(settings, ckpt_path, options, self.datasets)
         try:
             parser.exit_on_error = False
             return parser.parse_object(checked)

@@ -235,7 +235,7 @@ def encode_images(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor]:
 def scatter(axes: Axes, points: Tensor, labels: Tensor | None, classes: Sequence[str] | None) -> None:
     """Points [N, 2], in their order; where there are labels in their colours, each name near their middle."""
     look = {"s": min(30.0, max(3.0, 20_000 / len(points))), "alpha": 0.5, "linewidths": 0}
-    if labels is None:
+    if labels is None or classes is None:
         axes.scatter(*points.T, **look)
         return
     colours = COLOURS if len(classes) <= len(COLOURS) else colormaps["turbo"](torch.linspace(0, 1, len(classes)))

@@ -50,7 +50,7 @@ def reconstruction_by_class(
     Raises:
         NotApplicable: the images have no labels.
     """
-    if labels is None:
+    if labels is None or classes is None:
         raise NotApplicable("reconstruction_by_class needs labels; these images have none")
     cells, names = [], []
     for label in labels.unique().tolist():

@@ -53,7 +53,7 @@ def new_run(name: str | None = None) -> Path:
         except FileExistsError:
             continue
     raise RunError(
-        f"{ROOT / name} exists already.\n"
+        f"{candidate} exists already.\n"
         f"Choose another --run_name, or resume it: python3 train.py --run_name {name} --ckpt_path last"
     )
 
@@ -147,7 +147,8 @@ def find_checkpoint(ckpt_path: str | None = None, run_name: str | None = None, r
         RunError: there is none, or the two options name different runs.
     """
     last = resume or ckpt_path == "last"
-    if ckpt_path in (None, "last"):
+    place: Path | None
+    if ckpt_path is None or ckpt_path == "last":
         place = newest_run(run_name, "last.ckpt" if last else "*.ckpt")
     else:
         place = next((path for path in (Path(ckpt_path), ROOT / ckpt_path) if path.exists()), None)

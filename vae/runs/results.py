@@ -39,7 +39,7 @@ def figure_inputs(
     most = max(1, MAX_VALUES // prod(vae.image_shape))
 
     def histories() -> dict[str, dict[str, Any]]:
-        groups = {}
+        groups: dict[str, dict[str, Any]] = {}
         for path in compared:
             lit, its_data = load_run(path, datasets)
             groups.setdefault(measured(lit.vae, its_data), {})[run_of(path).name] = read_history(run_of(path))

@@ -11,7 +11,7 @@ from scipy import integrate, stats
 from scipy.special import expit
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vae.distributions import DiscretizedLogistic, PaletteCategorical
+from vae.distributions import DiscretizedLogistic, PaletteCategorical, PixelBernoulli
 from vae.likelihoods import LIKELIHOODS
 
 
@@ -95,6 +95,14 @@ def test_extremes_are_finite(name, pixel, logit, log_var):
     log_p.sum().backward()
     assert torch.isfinite(log_p).all()
     assert all(torch.isfinite(value.grad).all() for value in values)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1, 2, 2), (3, 1, 2, 2), (1, 1, 1, 1)])
+def test_the_gradient_of_the_bernoulli_is_that_of_its_density(shape):
+    torch.manual_seed(0)
+    logits = (3 * torch.randn(shape, dtype=torch.float64)).requires_grad_()
+    x = torch.rand(3, 1, 2, 2, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda logits: PixelBernoulli(logits).log_prob(x), logits)
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)

@@ -98,8 +98,8 @@ def step(monkeypatch):
         lit._trainer = Trainer(logger=False, **QUIET)
         monkeypatch.setattr(LitVAE, "steps_per_epoch", 24)
         eps = lit.training_noise(len(batch.images), batch_idx)
-        objective, _ = lit.objective(batch.images, eps)
-        return -objective.mean(), lit, batch.images, eps
+        loss, _ = lit.loss(batch.images, eps, lit.beta)
+        return loss, lit, batch.images, eps
 
     return run
 

@@ -2,25 +2,61 @@
 
 from collections.abc import Callable, Sequence
 from math import log
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Categorical, Distribution
+from torch.distributions import Categorical, Distribution
 from torch.nn.functional import cross_entropy, logsigmoid
 
 MAX_PIXEL_VALUE = 255  # the largest of 8-bit values
 
 
-class PixelBernoulli(Bernoulli):
-    """torch's Bernoulli, with a log-density that takes a third of the time in evaluation, and less in training.
+class CrossEntropy(torch.autograd.Function):
+    """x l - softplus(l) for values x and logits l; its gradient in l is x - sigmoid(l), in x none is given.
 
-    x l - softplus(l) = (x - 1/2) l - |l| / 2 + log sigmoid(|l|), in which the last argument lies in [1/2, 1): `log` is
-    exact enough there, to 1e-7, and ten times as fast as `log1p`. Values between 0 and 1 are accepted.
+    As (x - 1/2) l - |l| / 2 + log sigmoid(|l|), in which the last argument lies in [1/2, 1): `log` is exact enough
+    there, to 1e-7, and ten times as fast as `log1p`.
     """
 
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, value: Tensor) -> Tensor:
+        if ctx.needs_input_grad[0]:
+            ctx.shape = logits.shape
+            ctx.save_for_backward(value - logits.sigmoid())
+        size = logits.abs()
+        return torch.addcmul(size.sigmoid().log_(), value - 0.5, logits).sub_(size, alpha=0.5)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (residual,) = ctx.saved_tensors
+        return (gradient * residual).sum_to_size(ctx.shape), None
+
+
+class PixelBernoulli(Distribution):
+    """Pixels that are 0 or 1, each with a probability of its own: logits [..., C, H, W].
+
+    `log_prob` is also defined between 0 and 1. It takes a third of the time of torch's Bernoulli in evaluation.
+    """
+
+    def __init__(self, logits: Tensor):
+        self.logits = logits
+        super().__init__(logits.shape[:-3], logits.shape[-3:], validate_args=False)
+
     def log_prob(self, value: Tensor) -> Tensor:
-        size = self.logits.abs()
-        return torch.addcmul(size.sigmoid().log(), value - 0.5, self.logits).sub_(size, alpha=0.5)
+        return CrossEntropy.apply(self.logits, value).sum((-3, -2, -1))
+
+    @property
+    def mean(self) -> Tensor:
+        return self.logits.sigmoid()
+
+    @property
+    def variance(self) -> Tensor:
+        return self.mean * (1 - self.mean)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return self.mean.expand(self._extended_shape(sample_shape)).bernoulli()
 
 
 class ContinuousBernoulli(Distribution):

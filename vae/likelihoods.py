@@ -99,8 +99,8 @@ class BernoulliLikelihood(MeanLikelihood):
     Grey pixels are allowed; `log_prob` is then the negative cross-entropy, which is not a log-likelihood.
     """
 
-    def forward(self, features: Tensor) -> Independent:
-        return Independent(PixelBernoulli(logits=at_least_float32(self.logits(features)), validate_args=False), 3)
+    def forward(self, features: Tensor) -> PixelBernoulli:
+        return PixelBernoulli(at_least_float32(self.logits(features)))
 
     def log_prob_kind(self, binary: bool) -> str:
         return "log-likelihood" if binary else "cross-entropy"

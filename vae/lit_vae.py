@@ -94,7 +94,7 @@ class LitVAE(LightningModule):
         gradient_clip_val: the largest norm of all gradients together; a step with a larger one is scaled down to it.
         seed: of the noise in training, which is a function of (seed, epoch, block, rank); by default that of
             `seed_everything`, else 0.
-        compile: whether torch.compile makes one program of the training's bound; it takes half a minute, and on a CPU
+        compile: whether torch.compile makes one program of the training's loss; it takes half a minute, and on a CPU
             needs a C++ compiler.
         vae: the arguments of `VAE`.
 
@@ -147,11 +147,8 @@ class LitVAE(LightningModule):
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         self.save_hyperparameters()
         self.vae = VAE(**vae)
-        self.elbo, self.importance_bound = self.vae.elbo, self.vae.importance_bound
-        if compile:
-            mode = "reduce-overhead" if torch.cuda.is_available() else None  # CUDA graphs
-            self.elbo = torch.compile(self.elbo, mode=mode)
-            self.importance_bound = torch.compile(self.importance_bound, mode=mode)
+        mode = "reduce-overhead" if torch.cuda.is_available() else None  # CUDA graphs
+        self.training_loss = torch.compile(self.loss, mode=mode) if compile else self.loss
         self.automatic_optimization = False  # a Trainer batch is a block of optimiser steps
         self.epoch_steps = 0  # optimiser steps of the current epoch so far
         self.starts_at_mean = init_output_bias  # until the first fit, or a checkpoint, sets the bias
@@ -210,10 +207,10 @@ class LitVAE(LightningModule):
         for x, eps in zip(batch.images.split(batch.sizes), noise, strict=True):
             if self.global_step == self.trainer.max_steps:  # the Trainer looks at it between blocks
                 break
-            objective, values = self.objective(x, eps)
+            loss, values = self.training_loss(x, eps, self.beta)
             self.train_bound.update(values)
             optimizer.zero_grad()
-            self.manual_backward(-objective.mean())
+            self.manual_backward(loss)
             optimizer.step()
             self.epoch_steps += 1
             if lr_schedule is not None:
@@ -226,13 +223,16 @@ class LitVAE(LightningModule):
         shape = (self.hparams.num_samples, num_images, self.vae.latent_dim)
         return torch.randn(shape, generator=generator, device=self.device, dtype=torch.float32)
 
-    def objective(self, x: Tensor, eps: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """What training raises, [B], and what is logged of it, [B] each: nats per image."""
+    def loss(self, x: Tensor, eps: Tensor, beta: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """What training lowers, a mean over images, and what is logged of it, [B] each: nats per image."""
         if self.hparams.objective == "elbo":
-            bound = self.elbo(x, eps=eps, analytic_kl=self.hparams.analytic_kl)
-            return bound.weighted(self.beta), bound._asdict()
-        bound = self.importance_bound(x, eps=eps, doubly_reparameterized=self.hparams.objective == "dreg")
-        return bound, {"importance_bound": bound}
+            bound = self.vae.elbo(x, eps=eps, analytic_kl=self.hparams.analytic_kl)
+            objective, values = bound.weighted(beta), bound._asdict()
+        else:
+            doubly = self.hparams.objective == "dreg"
+            objective = self.vae.importance_bound(x, eps=eps, doubly_reparameterized=doubly)
+            values = {"importance_bound": objective}
+        return -objective.mean(), {name: value.detach() for name, value in values.items()}
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if self.hparams.gradient_clip_val is not None:  # here a scaler has unscaled the gradients

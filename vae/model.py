@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal, kl_divergence
+from torch.distributions import Distribution, Independent, Normal
 
 from vae.choices import choose
 from vae.likelihoods import LIKELIHOODS, DiagonalGaussian, at_least_float32
@@ -175,7 +175,7 @@ class VAE(nn.Module):
         q_z = q_z or self.encode(x)
         z = reparameterize(q_z, self._noise(num_samples, q_z) if eps is None else eps)
         reconstruction = self.decode(z).log_prob(x).mean(0)
-        kl = kl_divergence(q_z, self.prior) if analytic_kl else (q_z.log_prob(z) - self.prior.log_prob(z)).mean(0)
+        kl = self.kl_per_dimension(q_z).sum(-1) if analytic_kl else (q_z.log_prob(z) - self.prior.log_prob(z)).mean(0)
         return ELBO(reconstruction - kl, reconstruction, kl)
 
     def log_weights(self, x: Tensor, q_z: Distribution, z: Tensor) -> Tensor:
@@ -281,8 +281,9 @@ class VAE(nn.Module):
         return self.generate(self.encode(x).mean)
 
     def kl_per_dimension(self, q_z: Independent) -> Tensor:
-        """The terms of Appendix B's sum over latent variables: [B, Z], nats."""
-        return kl_divergence(q_z.base_dist, self.prior.base_dist)
+        """The terms of Appendix B's sum over latent variables, KL(q(z_j|x) || p(z_j)): [B, Z], nats."""
+        mean, scale = q_z.base_dist.loc, q_z.base_dist.scale
+        return 0.5 * (mean.square() + scale.square() - 1) - scale.log()
 
     @torch.no_grad()
     def generate(self, z: Tensor) -> Tensor:
@@ -312,16 +313,17 @@ class VAE(nn.Module):
                 raise ValueError(f"images: expected values in [0, 1], got {low:.4g} to {high:.4g}")
 
 
-def reparameterize(q_z: Distribution, eps: Tensor) -> Tensor:
+def reparameterize(q_z: Independent, eps: Tensor) -> Tensor:
     """z = g(eps, x) = mu + sigma * eps (Section 2.4): noise [K, B, Z] -> latents [K, B, Z].
 
     Raises:
         ValueError: the noise has another shape.
     """
-    if eps.ndim != 3 or eps.shape[1:] != q_z.mean.shape:
-        expected = ", ".join(map(str, q_z.mean.shape))
+    mean, scale = q_z.base_dist.loc, q_z.base_dist.scale  # q_z.stddev would be the root of the scale's square
+    if eps.ndim != 3 or eps.shape[1:] != mean.shape:
+        expected = ", ".join(map(str, mean.shape))
         raise ValueError(f"eps: expected noise [K, B, Z], here [K, {expected}], got {list(eps.shape)}")
-    return q_z.mean + q_z.stddev * eps
+    return torch.addcmul(mean, scale, eps)
 
 
 def chunk_sizes(num_samples: int) -> Iterator[tuple[int, int]]:

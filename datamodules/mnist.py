@@ -16,7 +16,7 @@ from datamodules.blocks import Batch, ImageDataset
 from datamodules.downloads import fetching, verify
 from datamodules.seeds import BINARIZATION, derive_seed
 
-Binarize = Literal["dynamic", "threshold", "none"]
+Binarize = Literal["dynamic", "fixed", "threshold", "none"]
 EVALUATION_SEED = 0
 
 
@@ -26,7 +26,7 @@ class MNIST(ImageDataModule):
     Args:
         val_size: images of the official 60,000 held out for validation; 0 trains on all of them.
         binarize: dynamic (each pixel is drawn as Bernoulli(grey): in training at each use, in validation and test
-            once), threshold (white if grey is above a half), or none (grey pixels).
+            once), fixed (once in training too), threshold (white if grey is above a half), or none (grey pixels).
 
     Raises:
         ValueError: an option is out of range.
@@ -79,8 +79,8 @@ class MNIST(ImageDataModule):
         cuts = [len(images) - self.val_size, self.val_size]
         (train, val), (train_labels, val_labels) = images.split(cuts), labels.split(cuts)
         test, test_labels = self.read("t10k")
-        if self.binarize == "threshold":
-            train = threshold(train)
+        if self.binarize != "dynamic":
+            train = self.binarize_once(train)
         return {
             "train": ImageDataset(train, train_labels),
             "val": ImageDataset(self.binarize_once(val), val_labels),
@@ -94,7 +94,7 @@ class MNIST(ImageDataModule):
 
     def binarize_once(self, images: Tensor) -> Tensor:
         """Images [N, 1, 28, 28] as evaluation uses them, uint8: binarised with fixed noise, or grey."""
-        if self.binarize == "dynamic":
+        if self.binarize in ("dynamic", "fixed"):
             generator = torch.Generator().manual_seed(EVALUATION_SEED)
             return torch.bernoulli(images / 255, generator=generator).mul_(255).to(torch.uint8)
         return threshold(images) if self.binarize == "threshold" else images

@@ -122,11 +122,17 @@ class KLPerDimension(PerImageValues):
 class ReconstructionMetrics(PerImageMean):
     """How near reconstructions come: mean squared error, its PSNR in dB, and SSIM where its window fits.
 
+    `exact_reconstructions` is the share of images all of whose 8-bit values are reconstructed.
+
     `update` takes reconstructions and images, [B, C, H, W] in [0, 1].
     """
 
     def update(self, reconstructions: Tensor, images: Tensor) -> None:
-        values = {"mse": (reconstructions - images).square().mean((1, 2, 3))}
+        differs = (255 * reconstructions).round() != (255 * images).round()
+        values = {
+            "mse": (reconstructions - images).square().mean((1, 2, 3)),
+            "exact_reconstructions": 1 - differs.flatten(1).any(1).float(),
+        }
         if min(images.shape[2:]) >= 6:  # it reaches five pixels beyond a border, into the image's reflection
             values["ssim"] = structural_similarity_index_measure(
                 reconstructions, images, data_range=1.0, reduction="none"
@@ -142,6 +148,7 @@ class ReconstructionMetrics(PerImageMean):
 UNITS = {
     "active_units": "latent variables",
     "bits_per_dim": "bits per dimension",
+    "exact_reconstructions": "of the images",
     "mse": "",
     "psnr": "dB",
     "ssim": "",

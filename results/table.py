@@ -24,9 +24,9 @@ Test sets; nats per image, unless a column says otherwise. A recipe is a file in
     python3 train.py --config configs/NAME.yaml --run_name NAME
     python3 test.py --ckpt_path NAME --num_samples 5000
 
-Rows with several seeds show the mean and the range. \\* The effective sample size says that log p(x) is underestimated (its
-5 % quantile over the images is below 5): more samples raise it. Minutes are those of one run on one core of a shared
-machine. The metrics, commits and seeds are in `results/*.json`; `make results` writes this page from them.
+Rows with several seeds show the mean and the range. \\* The effective sample size says that log p(x) is underestimated
+(its 5 % quantile over the images is below 5): more samples raise it. Minutes are those of one run on one core of a
+shared machine. The metrics, commits and seeds are in `results/*.json`; `make results` writes this page from them.
 """
 
 

@@ -563,7 +563,7 @@ def test_every_control_is_reached_by_tab_and_has_a_name(open_page, pages):
         .map((e) => e.outerHTML)""")
     assert nameless == []
     page.keyboard.press("r")
-    page.wait_for_function("$('announcer').textContent.includes('nearest test image')")
+    page.wait_for_function("$('announcer').textContent.includes('nearest image')")
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_a_model_that_is_too_large_is_refused_with_its_size_and_the_limit():
     with pytest.raises(NotExplorable, match=r"9,4\d\d,\d\d\d parameters the page has 2\d\.\d MB, the limit is 16 MB"):
         explorer_page(vae, make_images("mnist", 5))
     with pytest.raises(NotApplicable, match="limit is 16 MB"):
-        FIGURES["explorer"](vae, make_images("mnist", 5), None, None, "MNIST")
+        FIGURES["explorer"](vae, make_images("mnist", 5), None, None, "MNIST", "images")
 
 
 def test_where_space_is_short_there_are_fewer_images(monkeypatch):

@@ -18,7 +18,7 @@ from vae import VAE
 from vae.figures import FIGURES, NotApplicable, film_frame, render
 from vae.figures.drawing import COLOURS, add_caption, upscale
 
-MATERIAL = {"vae", "images", "labels", "classes", "dataset", "history", "histories", "frames"}
+MATERIAL = {"vae", "images", "labels", "classes", "dataset", "shown", "history", "histories", "frames"}
 
 
 def inputs(**parts):
@@ -78,6 +78,7 @@ def material(latent_dim):
         labels=torch.arange(40) % 4,
         classes="abcd",
         dataset="letters",
+        shown="images",
         history=HISTORY,
         histories={"digits, bernoulli": {"one": HISTORY}, "punks, categorical": {"two": HISTORY}},
         frames={1: film_frame(vae), 2: film_frame(vae)},

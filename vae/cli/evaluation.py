@@ -8,12 +8,13 @@ from inspect import Parameter, signature
 from itertools import pairwise
 from typing import Any, NoReturn
 
+import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from vae.callbacks import progress
 from vae.cli.parser import CommandLineParser
-from vae.figures import NotApplicable, render
+from vae.figures import CAN_SHOW_SAMPLES, NotApplicable, render
 from vae.runs import RunError
 
 
@@ -68,7 +69,7 @@ def draw(
     Args:
         names: the names in FIGURES.
         inputs: what gets each argument of a figure.
-        data_error: what it raises when the images are missing; figures without images are drawn nevertheless.
+        data_error: what it raises when the images are missing; figures that can do without them are drawn nevertheless.
 
     Raises:
         RunError, data_error: none could be drawn.
@@ -81,13 +82,31 @@ def draw(
         except NotApplicable as reason:
             print(f"Not drawn: {reason}", file=sys.stderr)
         except data_error as error:
-            without_data.append(name)
             problem = error
             inputs |= dict.fromkeys(("images", "labels"), partial(fail, error))  # the others need not load it again
+            if name in CAN_SHOW_SAMPLES:
+                print(f"{name}: samples from the prior stand in for the images, which are missing", file=sys.stderr)
+                yield name, *render(name, inputs | prior_samples(inputs))
+                drawn += 1
+            else:
+                without_data.append(name)
     if not drawn:
         raise problem or RunError("none of the figures could be drawn")
-    if problem:
+    if without_data:
         print(f"Not drawn: {', '.join(without_data)}: {problem}", file=sys.stderr)
+
+
+def prior_samples(inputs: Mapping[str, Callable]) -> dict[str, Callable]:
+    """In place of images and labels: images decoded from draws from the prior, the same ones each time."""
+    vae, generator = inputs["vae"](), torch.Generator().manual_seed(0)
+    shown = "samples from the prior"
+    source = {part: text for part, text in inputs["source"]().items() if part != "split"} | {"images": shown}
+    return {
+        "images": lambda n: vae.generate(torch.randn(n, vae.latent_dim, generator=generator).to(vae.prior_loc)),
+        "labels": lambda n: None,
+        "shown": lambda: shown,
+        "source": lambda: source,
+    }
 
 
 def fail(error: Exception, *_: Any) -> NoReturn:

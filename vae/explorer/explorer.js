@@ -97,7 +97,7 @@ function showZ() {
   $("z").textContent = `(${Array.from(z, (value) => align(fixed(value, 2))).join(", ")})`;
 }
 
-/** The test image whose code is nearest to z. */
+/** The image whose code is nearest to z. */
 function findNearest() {
   let best = 0, least = Infinity;
   for (let i = 0; i < count; i++) {
@@ -133,7 +133,7 @@ function hold(value) {
   change("map");
 }
 
-/** Number of a test image in a field, or null. */
+/** Number of an image in a field, or null. */
 function numberIn(field) {
   const text = field.value.trim().replace(/^#|,/g, ""), valid = /^\d+$/.test(text) && Number(text) < count;
   field.setAttribute("aria-invalid", String(!valid && text !== ""));
@@ -279,7 +279,7 @@ function buildSliders() {
   const active = dimensions.filter((j) => description.active[j]);
   $("sliders").hidden = latentDim <= 2;
   if (latentDim <= 2) return;
-  $("sliders-hint").textContent = `${active.length} of ${latentDim} are active, the most active first; nats are the mean KL over the test images`;
+  $("sliders-hint").textContent = `${active.length} of ${latentDim} are active, the most active first; nats are the mean KL over the ${description.shown}`;
   for (const j of active) {
     const input = element("input", { type: "range", min: -4, max: 4, step: 0.01, value: 0 });
     const output = element("output"), name = element("var", { textContent: latentName(j) });
@@ -438,7 +438,7 @@ function buildTexts() {
   const what = kind[description.binary ? "binary" : "grey"];
   $("kind").textContent = what === "cross-entropy" ? "With grey pixels the first term is a negative cross-entropy."
     : what === "log-density" ? "The first term is a log-density, which may be positive." : "";
-  $("summary").textContent = `${latentDim} latent variable${latentDim > 1 ? "s" : ""}, ${likelihood} likelihood, ${thousands(description.parameters)} parameters, ${thousands(count)} test images of ${height} × ${width}`;
+  $("summary").textContent = `${latentDim} latent variable${latentDim > 1 ? "s" : ""}, ${likelihood} likelihood, ${thousands(description.parameters)} parameters, ${thousands(count)} ${description.shown} of ${height} × ${width}`;
   for (const field of [$("start-number"), $("load-number")]) field.placeholder = `0–${thousands(count - 1)}`;
 }
 
@@ -472,7 +472,7 @@ let announcement;
 function announce() {
   clearTimeout(announcement);
   announcement = setTimeout(() => {
-    $("announcer").textContent = `z = ${$("z").textContent}, nearest test image ${imageName(nearest)}`;
+    $("announcer").textContent = `z = ${$("z").textContent}, nearest image ${imageName(nearest)}`;
   }, 900);
 }
 

@@ -1,6 +1,6 @@
 "use strict";
 /*
- * The map: test images' codes on a plane of the latent space, and above them what moves. It draws and converts
+ * The map: the images' codes on a plane of the latent space, and above them what moves. It draws and converts
  * between latents and places on the screen; what happens there is decided in explorer.js.
  *
  * Above two dimensions the plane is that of the codes' first two principal components, through whichever z it is

@@ -1,4 +1,4 @@
-"""The page: template, style and scripts of this folder, filled with a model and test images.
+"""The page: template, style and scripts of this folder, filled with a model and images.
 
 The description of both is JSON. Arrays (weights, images, codes) are one block of bytes, deflated and in base64; the
 description says where each one is. Nothing here knows how the page looks or works.
@@ -71,6 +71,7 @@ def explorer_page(
     labels: Tensor | None = None,
     classes: Sequence[str] | None = None,
     name: str = "Latent space",
+    shown: str = "images",
 ) -> str:
     """The page for a model: one HTML file that needs no network.
 
@@ -83,6 +84,7 @@ def explorer_page(
         labels: [N], places in `classes`, or None.
         classes: the labels' names, or None.
         name: of the data set.
+        shown: what the images are, as the page says it, such as "test images".
 
     Raises:
         NotExplorable: the model is too large, or has a layer that network.js lacks.
@@ -96,7 +98,9 @@ def explorer_page(
     model_size = len(weights.content)
     while True:
         data = describe_data(vae, images, labels, model["likelihood"].get("palette"), weights)
-        page = assemble(name, model | data | {"name": name, "classes": classes and list(classes)}, weights)
+        page = assemble(
+            name, model | data | {"name": name, "shown": shown, "classes": classes and list(classes)}, weights
+        )
         if len(page.encode()) <= MAX_PAGE_SIZE:
             return page
         if len(images) == 1:
@@ -113,6 +117,7 @@ def assemble(name: str, description: dict[str, Any], block: Block) -> str:
     """The template with each {{part}} in its place."""
     parts = {
         "title": escape(name),
+        "shown": escape(description["shown"]),
         "style": (FOLDER / "explorer.css").read_text(),
         "scripts": "\n".join((FOLDER / script).read_text() for script in SCRIPTS),
         "description": json.dumps(description, separators=(",", ":")).replace("<", "\\u003c"),
@@ -223,7 +228,7 @@ def describe_likelihood(likelihood: nn.Module, p_x: Distribution) -> dict[str, A
 def describe_data(
     vae: VAE, images: Tensor, labels: Tensor | None, palette: list[list[int]] | None, block: Block
 ) -> dict[str, Any]:
-    """The test images with their codes, and the map on which these are drawn."""
+    """The images with their codes, and the map on which these are drawn."""
     codes, kl, errors = [], [], []
     for some in images.split(1_000):
         q_z = vae.encode(some)

@@ -34,6 +34,7 @@ from vae.figures.reconstructions import (
 from vae.figures.training import film_frame, learning_curve, learning_curves, training_film
 
 __all__ = [
+    "CAN_SHOW_SAMPLES",
     "FIGURES",
     "NotApplicable",
     "compares_runs",
@@ -61,6 +62,7 @@ FIGURES: dict[str, Callable] = {
         explorer,
     )
 }
+CAN_SHOW_SAMPLES = ("traversals", "explorer")  # where the images are missing, in their place
 
 
 def compares_runs(name: str) -> bool:

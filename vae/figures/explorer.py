@@ -16,6 +16,7 @@ def explorer(
     labels: Annotated[Tensor | None, MAX_IMAGES],
     classes: Sequence[str] | None,
     dataset: str,
+    shown: str,
 ) -> str:
     """One HTML file to open in a browser: decode with the mouse, encode what one draws, see the bound computed.
 
@@ -25,11 +26,12 @@ def explorer(
         labels: [N], places in `classes`, or None.
         classes: the labels' names, or None.
         dataset: the data set's name.
+        shown: what the images are, such as "test images".
 
     Raises:
         NotApplicable: the page cannot hold the model.
     """
     try:
-        return explorer_page(vae, images, labels, classes, dataset)
+        return explorer_page(vae, images, labels, classes, dataset, shown)
     except NotExplorable as reason:
         raise NotApplicable(str(reason)) from reason

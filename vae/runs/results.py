@@ -15,6 +15,7 @@ from vae.runs.checkpoints import load_run, read_checkpoint
 from vae.runs.folders import find_checkpoint, run_of, write_atomically
 from vae.runs.logs import read_frames, read_history, scalar_tag
 
+SHOWN = {"train": "training images", "val": "validation images", "test": "test images", "all": "images"}
 MAX_VALUES = 2**27  # pixel values of the images that a figure is made from: 512 MB
 
 
@@ -51,6 +52,7 @@ def figure_inputs(
         "labels": lambda n: data.labels(split, min(n, most)),
         "classes": lambda: data.classes,
         "dataset": lambda: data.name,
+        "shown": lambda: SHOWN[split],
         "history": lambda: read_history(run),
         "histories": histories,
         "frames": lambda: read_frames(run),

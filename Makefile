@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: bench bench-gpu demo test test-all test-browser
+.PHONY: bench bench-gpu demo gallery results test test-all test-browser
 
 demo: .venv/installed
 	$(BIN)/python train.py --data Digits --data.batch_size 32 --trainer.max_epochs 100
@@ -41,6 +41,21 @@ bench: .venv/installed-bench
 
 bench-gpu: .venv/installed
 	$(BIN)/python benchmarks/gpu.py
+
+results: .venv/installed
+	$(BIN)/python results/table.py > RESULTS.md
+
+GALLERY := visualization_imgs/gallery
+DRAW := $(BIN)/python visualizations.py --output_dir $(GALLERY)
+
+gallery: .venv/installed-dev
+	$(DRAW) --ckpt_path pretrained/mnist_2d.ckpt --figures learned_manifold latent_scatter
+	$(DRAW) --ckpt_path pretrained/mnist_20d.ckpt --figures reconstruction samples traversals
+	$(DRAW) --ckpt_path pretrained/punks_2d.ckpt --figures learned_manifold
+	$(DRAW) --ckpt_path pretrained/punks_20d.ckpt --figures reconstruction samples traversals interpolations
+	$(BIN)/python train.py --data Digits --run_name gallery_film --trainer.max_epochs 128 --model.lr_schedule cosine
+	$(DRAW) --ckpt_path gallery_film --figures training_film
+	$(BIN)/python -c "import pathlib, oxipng; [oxipng.optimize(path) for path in pathlib.Path('$(GALLERY)').glob('*.png')]"
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv

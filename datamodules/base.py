@@ -171,6 +171,8 @@ class ImageDataModule(LightningDataModule):
         self._first(self.test_split, 0)
         return self._loader(self.splits[self.test_split], self.hparams.batch_size or DEFAULT_BATCH_SIZE)
 
+    predict_dataloader = test_dataloader
+
     def _train_batch_size(self) -> int:
         """The option `batch_size`; without one, so many images that an epoch has at least MIN_STEPS steps."""
         _, world_size = self._processes()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from inspect import signature
 from math import inf
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from pytorch_lightning import LightningModule
@@ -60,6 +60,22 @@ UNDERESTIMATE = (
     "{size:.1f} or fewer (effective_sample_size_5_percent; at least {least} are needed). "
     "Take more samples, or read it as a lower bound."
 )
+
+
+class Batch(NamedTuple):
+    """What a step needs of a batch: images [B, C, H, W], each one's number [B], and the sizes of the steps in it."""
+
+    images: Tensor
+    index: Tensor
+    sizes: tuple[int, ...]
+
+
+def as_batch(batch: Any, batch_idx: int) -> Any:
+    """A batch of the data modules as it is; images, or (images, ...), of any DataLoader as a block of one step."""
+    if hasattr(batch, "sizes"):
+        return batch
+    images = batch if isinstance(batch, Tensor) else batch[0]
+    return Batch(images, batch_idx * len(images) + torch.arange(len(images)), (len(images),))
 
 
 class NotFinite(Exception):
@@ -162,6 +178,8 @@ class LitVAE(LightningModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.starts_at_mean:
+            if not hasattr(self.trainer.datamodule, "mean_image"):
+                raise ValueError("init_output_bias: needs a data module of this project, which knows the mean image")
             self.vae.likelihood.init_output_bias(self.trainer.datamodule.mean_image())
             self.starts_at_mean = False
 
@@ -176,7 +194,8 @@ class LitVAE(LightningModule):
     def steps_per_epoch(self) -> int:
         """The optimiser steps of an epoch."""
         self.trainer.fit_loop.setup_data()
-        return self.trainer.train_dataloader.batch_sampler.num_steps(self.trainer.num_training_batches)
+        sampler, batches = self.trainer.train_dataloader.batch_sampler, self.trainer.num_training_batches
+        return sampler.num_steps(batches) if hasattr(sampler, "num_steps") else batches
 
     @property
     def is_whole_epoch(self) -> bool:
@@ -203,6 +222,7 @@ class LitVAE(LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """The optimiser steps of a block: images [B, C, H, W], to be cut by `batch.sizes`."""
         optimizer, lr_schedule = self.optimizers(), self.lr_schedulers()
+        batch = as_batch(batch, batch_idx)
         noise = self.training_noise(len(batch.images), batch_idx).split(batch.sizes, dim=1)
         for x, eps in zip(batch.images.split(batch.sizes), noise, strict=True):
             if self.global_step == self.trainer.max_steps:  # the Trainer looks at it between blocks
@@ -238,12 +258,26 @@ class LitVAE(LightningModule):
         if self.hparams.gradient_clip_val is not None:  # here a scaler has unscaled the gradients
             torch.nn.utils.clip_grad_norm_(self.parameters(), self.hparams.gradient_clip_val)
 
+    def forward(self, x: Tensor) -> Tensor:
+        """The reconstruction at the posterior's mean: [B, C, H, W] -> [B, C, H, W]; see `VAE.reconstruct`."""
+        return self.vae.reconstruct(x)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Of each image the posterior's `mean` and `scale`, [B, Z], and its `log_marginal`, [B], nats."""
+        batch = as_batch(batch, batch_idx)
+        q_z = self.vae.encode(batch.images)
+        noise = self.evaluation_noise(batch.index, self.importance_samples[-1])
+        log_marginal = self.vae.importance_estimate(batch.images, self.importance_samples, noise, q_z).log_marginal
+        return {"mean": q_z.mean, "scale": q_z.stddev, "log_marginal": log_marginal}
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
+        batch = as_batch(batch, batch_idx)
         q_z = self.vae.encode(batch.images)
         self.val_bound.update(self.evaluate_bound(batch, q_z))
         self.evaluate_posterior(q_z)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
+        batch = as_batch(batch, batch_idx)
         q_z = self.vae.encode(batch.images)
         noise = self.evaluation_noise(batch.index, self.importance_samples[-1])
         estimate = self.vae.importance_estimate(batch.images, self.importance_samples, eps=noise, q_z=q_z)._asdict()
@@ -296,8 +330,9 @@ class LitVAE(LightningModule):
         fitting = self.trainer.state.fn == "fit"
         for name, value in values.items():
             self.log(name, value, logger=not fitting, prog_bar=name == "val/elbo")
-        if fitting and self.logger and not self.trainer.sanity_checking:
-            self.logger.log_metrics({**values, "epoch": self.current_epoch}, max(0, self.global_step - 1))
+        if fitting and not self.trainer.sanity_checking:
+            for logger in self.loggers:
+                logger.log_metrics({**values, "epoch": self.current_epoch}, max(0, self.global_step - 1))
 
     def check_finite(self) -> None:
         """See that training is still sound, before anything of this epoch is kept.

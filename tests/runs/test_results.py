@@ -22,7 +22,7 @@ def test_test_metrics_are_complete_and_the_same_on_a_copied_checkpoint(script, r
         *("checkpoint", "split", "measure", "num_samples", "num_images", "elbo", "reconstruction", "kl"),
         *("log_marginal", "log_marginal_stderr", "log_marginal_mc_error", "bits_per_dim", "bounds"),
         *("effective_sample_size", "effective_sample_size_5_percent", "kl_per_dimension", "active_units"),
-        *("mse", "psnr", "ssim"),
+        *("mse", "psnr", "ssim", "exact_reconstructions"),
     }
     assert (metrics["measure"], metrics["bits_per_dim"]) == ("cross-entropy", None)
     assert sum(metrics["kl_per_dimension"]) == pytest.approx(metrics["kl"], rel=1e-5)

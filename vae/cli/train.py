@@ -43,7 +43,6 @@ REFUSED = {  # options of the Trainer without effect here, or with a wrong one
     "gradient_clip_val": "the option is --model.gradient_clip_val",
     "limit_predict_batches": "train.py does not predict",
     "limit_test_batches": "train.py does not test; test.py does",
-    "logger": "a run always writes into its folder; to try without, --trainer.fast_dev_run true",
     "model_registry": "not available; a model stays in the folder of its run",
     "num_sanity_val_steps": "validation before training would be logged as that of an epoch",
     "overfit_batches": "each epoch has an order of its own; to train on fewer images, --trainer.limit_train_batches",
@@ -118,6 +117,9 @@ class TrainCLI(LightningCLI):
         parser.add_argument(
             "--run_name", type=str | None, help="The run's folder in lightning_logs; default: version_N."
         )
+        parser.add_argument(
+            "--init_from", type=str | None, help="A checkpoint, or a run, whose weights a new run starts with."
+        )
         parser.set_defaults({"data": next(iter(self.datasets))})
         parser.link_arguments("data", "model.image_shape", lambda data: data.image_shape, apply_on="instantiate")
         parser.link_arguments("data", "model.palette", self.palette, apply_on="instantiate")
@@ -138,6 +140,8 @@ class TrainCLI(LightningCLI):
         """Parse; to resume a run, once more with its own config.yaml as the base."""
         self.parse(parser, args)
         self.run_name = self.config.run_name
+        if self.config.ckpt_path and self.config.init_from:
+            parser.error("--init_from begins a new run and --ckpt_path resumes one: leave out one of them")
         if self.config.ckpt_path:
             named = self.config.ckpt_path, self.run_name
             self.ckpt_path, self.checkpoint = runs.checkpoint_to_resume(*named, self.datasets)
@@ -204,8 +208,15 @@ class TrainCLI(LightningCLI):
         resumed = runs.run_of(self.ckpt_path) if self.ckpt_path else None
         plugins = options.plugins if isinstance(options.plugins, list) else [options.plugins]
         plugins = [AtomicCheckpointIO(), *(plugin for plugin in plugins if plugin)]
+        own_loggers = options.logger if isinstance(options.logger, list) else [options.logger]
+        if any(isinstance(logger, bool) for logger in own_loggers):
+            self.parser.error(
+                "--trainer.logger: a run always writes into its folder, others are added to it; "
+                "to try without, --trainer.fast_dev_run true"
+            )
+        loggers = [RunLogger(self.run_name, resumed), *(logger for logger in own_loggers if logger)]
         try:
-            return super().instantiate_trainer(logger=RunLogger(self.run_name, resumed), plugins=plugins)
+            return super().instantiate_trainer(logger=loggers, plugins=plugins)
         except (TypeError, ImportError) as error:  # a value of accelerator, devices or precision
             self.parser.error(f"--trainer: {error}")
 
@@ -218,6 +229,8 @@ class TrainCLI(LightningCLI):
             runs.check_resumable(self.checkpoint, self.ckpt_path, lit, fresh, self.begun, options)
             self.epochs_before = self.checkpoint["epoch"] + 1
             del self.checkpoint  # the Trainer reads it again
+        elif self.config.init_from:
+            runs.init_weights(self.model, runs.find_checkpoint(self.config.init_from))
         # Lightning sets it when it is imported. With it torch's optimisers look for a driver at each step: 0.3 ms.
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
         self.datamodule.prepare_data()

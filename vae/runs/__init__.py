@@ -1,6 +1,6 @@
 """Run folders in lightning_logs/: made, found, read safely, resumed, and what is written into them."""
 
-from vae.runs.checkpoints import describe, load_run, read_checkpoint
+from vae.runs.checkpoints import describe, init_weights, load_run, read_checkpoint
 from vae.runs.folders import (
     ROOT,
     Interrupted,
@@ -47,6 +47,7 @@ __all__ = [
     "find_checkpoint",
     "frame_path",
     "how_to_resume",
+    "init_weights",
     "last_checkpoint",
     "load_run",
     "lock_run",

@@ -108,6 +108,28 @@ def rebuild(
     return lit.eval(), data
 
 
+def init_weights(lit: LitVAE, ckpt_path: Path) -> None:
+    """Give a model the weights of a checkpoint, and nothing else of it.
+
+    Raises:
+        RunError: the file is missing or damaged, or its weights have other names or sizes, which the message says.
+    """
+    checkpoint = read_checkpoint(ckpt_path)
+    with as_untrusted(ckpt_path):
+        weights = {name: value for name, value in checkpoint["state_dict"].items() if isinstance(value, torch.Tensor)}
+    there, here = ({name: list(value.shape) for name, value in part.items()} for part in (weights, lit.state_dict()))
+    differ = [name for name in {**here, **there} if there.get(name) != here.get(name)]
+    if differ:
+        sizes = [f"{name}: {there.get(name, 'none')} there, {here.get(name, 'none')} here" for name in differ]
+        raise RunError(
+            f"--init_from {ckpt_path}: its weights do not fit this model.\n"
+            + "\n".join(sizes)
+            + "\nChoose the --model options of that run, which test.py --info lists."
+        )
+    lit.load_state_dict(weights)
+    lit.starts_at_mean = False
+
+
 def describe(ckpt_path: Path, datasets: Mapping[str, type]) -> dict[str, str]:
     """What a checkpoint is, without its data: what it was trained on and how, its layers, its best, what made it.
 

@@ -60,7 +60,7 @@ def is_plain(settings: Mapping[str, Any]) -> bool:
     """Whether no key leads out of its group, and all values are plain ones that name no code."""
     keys = [*settings, *(key for part in (settings["data"], settings["data"]["init_args"]) for key in part)]
     keys += [key for group in GROUPS for key in settings[group]]
-    top = {"seed_everything", "run_name", "ckpt_path", "data", *GROUPS}
+    top = {"seed_everything", "run_name", "ckpt_path", "init_from", "data", *GROUPS}
     others = [value for name, value in settings.items() if name not in ("data", *GROUPS)]
     return (
         settings.keys() <= top

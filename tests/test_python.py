@@ -1,0 +1,110 @@
+"""The model and LitVAE among other tools: any DataLoader, any logger, predictions, weights of another run."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import DIGITS
+from pytorch_lightning import Trainer, seed_everything
+from torch.utils.data import DataLoader, TensorDataset
+
+import vae
+from datamodules import DATASETS, Digits
+from vae import LitVAE, runs
+
+QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+
+
+@pytest.fixture
+def digits():
+    data = Digits()
+    return data.images("train"), data.labels("train")
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_plain_data_loader_trains_like_a_plain_loop(digits, labelled):
+    images, labels = digits[0][:70], digits[1][:70]
+    dataset = TensorDataset(images, labels) if labelled else [*images]
+    seed_everything(0)
+    lit = LitVAE(image_shape=(1, 8, 8), hidden_dims=16)
+    before = {name: value.clone() for name, value in lit.state_dict().items()}
+    trainer = Trainer(max_epochs=2, num_sanity_val_steps=0, **QUIET)
+    loader = DataLoader(dataset, batch_size=30)
+    trainer.fit(lit, loader, DataLoader(dataset, batch_size=50))
+    assert trainer.global_step == 6
+    assert trainer.callback_metrics["val/elbo"] < 0
+
+    again = LitVAE(image_shape=(1, 8, 8), hidden_dims=16)
+    again.load_state_dict(before)
+    optimizer = torch.optim.Adam(again.parameters(), fused=True)
+    for epoch in range(2):
+        for batch_idx, x in enumerate(images.split(30)):
+            again._trainer = type("At", (), {"current_epoch": epoch, "global_rank": 0})()
+            eps = again.training_noise(len(x), batch_idx)
+            loss = -again.vae.elbo(x, eps=eps).elbo.mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    for name, value in again.state_dict().items():
+        torch.testing.assert_close(value, lit.state_dict()[name])
+
+
+def test_prediction_and_forward(digits):
+    images = digits[0][:25]
+    lit = LitVAE(image_shape=(1, 8, 8), hidden_dims=16).eval()
+    lit.importance_samples = (50,)
+    found = Trainer(**QUIET).predict(lit, DataLoader(images, batch_size=10))
+    mean, scale, log_marginal = (
+        torch.cat([part[name] for part in found]) for name in ("mean", "scale", "log_marginal")
+    )
+    q_z = lit.vae.encode(images)
+    torch.testing.assert_close(mean, q_z.mean)
+    torch.testing.assert_close(scale, q_z.stddev)
+    assert (log_marginal - lit.vae.log_marginal(images, 5_000)).abs().mean() < 0.5
+    torch.testing.assert_close(lit(images), lit.vae.generate(q_z.mean))
+    data = Digits(batch_size=10)
+    assert sum(len(part["mean"]) for part in Trainer(**QUIET).predict(lit, data)) == 300
+
+
+def test_load_run_gives_model_and_data(script):
+    script("train.py", *DIGITS, "--trainer.max_epochs", 1, "--run_name", "mine")
+    model, data = vae.load_run("mine", DATASETS)
+    assert isinstance(model, vae.VAE)
+    assert model.reconstruct(data.images("test", 3)).shape == (3, 1, 8, 8)
+
+
+def test_a_further_logger_gets_the_same_values(script):
+    logger = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "csv"]
+    done = script("train.py", *DIGITS, "--trainer.max_epochs", 2, "--run_name", "mine", *logger)
+    assert done.status == 0, done.err
+    (path,) = Path("csv").rglob("metrics.csv")
+    elbo = [float(row["val/elbo"]) for row in csv.DictReader(path.open()) if row["val/elbo"]]
+    assert elbo == pytest.approx([*runs.read_history(Path("lightning_logs/mine"))["val/elbo"].values()])
+    assert runs.best_checkpoint(Path("lightning_logs/mine")).exists()
+
+
+def test_a_run_can_start_from_the_weights_of_another(script):
+    script("train.py", *DIGITS, "--trainer.max_epochs", 1, "--run_name", "first")
+    options = ["--model.objective", "iwae", "--model.learning_rate", "1e-12", "--trainer.max_epochs", 1]
+    done = script("train.py", *DIGITS, *options, "--run_name", "second", "--init_from", "first")
+    assert done.status == 0, done.err
+    old, new = (
+        runs.read_checkpoint(runs.last_checkpoint(Path("lightning_logs", name)))["state_dict"]
+        for name in ("first", "second")
+    )
+    for name, value in old.items():
+        torch.testing.assert_close(new[name], value, atol=1e-6, rtol=0)
+    resumed = script("train.py", "--run_name", "second", "--ckpt_path", "last", "--trainer.max_epochs", 2)
+    assert resumed.status == 0, resumed.err
+
+
+def test_weights_of_other_sizes_are_named(script):
+    script("train.py", *DIGITS, "--trainer.max_epochs", 1, "--run_name", "first")
+    done = script("train.py", *DIGITS, "--model.latent_dim", 3, "--init_from", "first")
+    assert done.status == 1
+    assert "vae.posterior.mean.weight: [2, " in done.err
+    assert "there, [3, " in done.err
+    both = script("train.py", "--init_from", "first", "--ckpt_path", "last")
+    assert both.status == 2
+    assert "leave out one of them" in both.err

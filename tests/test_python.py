@@ -84,6 +84,16 @@ def test_a_further_logger_gets_the_same_values(script):
     assert runs.best_checkpoint(Path("lightning_logs/mine")).exists()
 
 
+def test_mlflow_on_a_local_file_store(script, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    logger = ["--trainer.logger", "MLFlowLogger", "--trainer.logger.save_dir", "mlruns"]
+    done = script("train.py", *DIGITS, "--trainer.max_epochs", 2, "--run_name", "mine", *logger)
+    assert done.status == 0, done.err
+    (path,) = Path("mlruns").rglob("val/elbo")
+    elbo = [float(line.split()[1]) for line in path.read_text().splitlines()]
+    assert elbo == pytest.approx([*runs.read_history(Path("lightning_logs/mine"))["val/elbo"].values()])
+
+
 def test_a_run_can_start_from_the_weights_of_another(script):
     script("train.py", *DIGITS, "--trainer.max_epochs", 1, "--run_name", "first")
     options = ["--model.objective", "iwae", "--model.learning_rate", "1e-12", "--trainer.max_epochs", 1]

@@ -48,10 +48,11 @@ def section(title: str, text: str, columns: list[str], rows: list[dict]) -> str:
     head += ["seeds", "minutes"]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows:
-        runs = json.loads((RESULTS / f"{row['recipe']}.json").read_text())["runs"]
+        path = RESULTS / f"{row['recipe']}.json"
+        runs = json.loads(path.read_text())["runs"] if path.exists() else []
         cells = [f"`{row['recipe']}`", row["setting"], *([row.get("published", "")] if published else [])]
-        cells += [cell(runs, name) for name in columns]
-        cells += [str(len(runs)), f"{mean(run['minutes'] for run in runs):.0f}"]
+        cells += [cell(runs, name) if runs else "not run" for name in columns]
+        cells += [str(len(runs)), f"{mean(run['minutes'] for run in runs):.0f}" if runs else ""]
         lines.append("| " + " | ".join(cells) + " |")
     tried = [f"`{row['recipe']}`: {row['tried']}" for row in rows if "tried" in row]
     return "\n\n".join([f"## {title}", text, "\n".join(lines), *tried])

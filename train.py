@@ -9,7 +9,7 @@ try:
     from datamodules import DATASETS, DataError, ImageDataModule
     from vae import runs
     from vae.callbacks import best_elbo
-    from vae.cli import TrainCLI, user_facing_errors
+    from vae.cli import TrainCLI, import_parts, user_facing_errors
 except KeyboardInterrupt:  # the imports take seconds
     raise SystemExit("error: interrupted") from None
 
@@ -39,4 +39,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     with user_facing_errors(DataError):
+        import_parts()
         main()

@@ -13,6 +13,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from vae.callbacks import progress
+from vae.cli.own_parts import ImportOption
 from vae.cli.parser import CommandLineParser
 from vae.figures import CAN_SHOW_SAMPLES, NotApplicable, render
 from vae.runs import RunError
@@ -49,6 +50,7 @@ def run_command(function: Callable, *optional: Callable, **options) -> None:
         parser.add_function_arguments(other, skip=material)
     for name, settings in options.items():
         parser.add_argument(f"--{name}", **settings)
+    parser.add_argument("--import", action=ImportOption)
     function(**parser.parse_args())
 
 

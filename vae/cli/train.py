@@ -29,6 +29,7 @@ from vae.callbacks import (
     progress,
 )
 from vae.cli.errors import describe_os_error
+from vae.cli.own_parts import ImportOption
 from vae.cli.parser import CommandLineParser, TrainerHelp
 from vae.lit_vae import LitVAE
 
@@ -118,6 +119,7 @@ class TrainCLI(LightningCLI):
         parser.add_argument(
             "--run_name", type=str | None, help="The run's folder in lightning_logs; default: version_N."
         )
+        parser.add_argument("--import", action=ImportOption)
         parser.set_defaults({"data": next(iter(self.datasets))})
         parser.link_arguments("data", "model.image_shape", lambda data: data.image_shape, apply_on="instantiate")
         parser.link_arguments("data", "model.palette", self.palette, apply_on="instantiate")

@@ -47,7 +47,10 @@ def run_command(function: Callable, *optional: Callable, **options) -> None:
         material = {
             name for name, parameter in signature(other).parameters.items() if parameter.kind != Parameter.KEYWORD_ONLY
         }
-        parser.add_function_arguments(other, skip=material)
+        try:
+            parser.add_function_arguments(other, skip=material)
+        except ValueError as error:  # an option of that name exists
+            raise RunError(f"the options of {other.__name__}: {error}") from error
     for name, settings in options.items():
         parser.add_argument(f"--{name}", **settings)
     parser.add_argument("--import", action=ImportOption)

@@ -23,8 +23,11 @@ class ImportOption(Action):
         pass
 
 
-def import_parts() -> None:
+def import_parts() -> list[str]:
     """Import the modules that `--import` names on the command line: before the parser, which lists what they register.
+
+    Returns:
+        Their names.
 
     Raises:
         RunError: there is no such module, or an exception in it; the message says at which line.
@@ -41,10 +44,14 @@ def import_parts() -> None:
         except Exception as error:
             frames = [frame for frame in extract_tb(error.__traceback__)[1:] if is_own(frame.filename)]
             if not frames and isinstance(error, ImportError | OSError):
-                raise RunError(f"--import {name}: {error}; expected a .py file, or a module on PYTHONPATH") from error
+                hint = (
+                    "; expected a .py file, or a module on PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
+                )
+                raise RunError(f"--import {name}: {error}{hint}") from error
             *_, line = [frame.lineno for frame in frames if frame.filename == frames[0].filename] or [None]
             where = f"{frames[0].filename}, line {line}: " if frames else ""
             raise RunError(f"--import {name}: {where}{type(error).__name__}: {error}") from error
+    return modules
 
 
 def is_own(filename: str) -> bool:

@@ -29,6 +29,7 @@ from vae.callbacks import (
     progress,
 )
 from vae.cli.errors import describe_os_error
+from vae.cli.messages import OWN
 from vae.cli.own_parts import ImportOption
 from vae.cli.parser import CommandLineParser, TrainerHelp
 from vae.lit_vae import LitVAE
@@ -171,7 +172,7 @@ class TrainCLI(LightningCLI):
         self.config = parse(args, namespace=base)
         name = self.config.data.class_path.rpartition(".")[2]
         if name not in self.datasets:
-            parser.error(f"unknown data set {name!r}: choose one of {', '.join(self.datasets)}")
+            parser.error(f"unknown data set {name!r}: choose one of {', '.join(self.datasets)}{OWN}")
         for group in ("model", "trainer"):
             if not isinstance(self.config[group], Namespace):
                 parser.error(f"--{group}: expected options with values, got {self.config[group]}")

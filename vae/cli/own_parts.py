@@ -73,5 +73,6 @@ def import_file(path: Path) -> None:
         raise ImportError(f"there is another module {path.stem}, {found.origin}: rename the file")
     if path.stem not in sys.modules:
         spec = spec_from_file_location(path.stem, path)
+        assert spec and spec.loader  # since it ends in .py
         module = sys.modules[path.stem] = module_from_spec(spec)
         spec.loader.exec_module(module)

@@ -43,14 +43,12 @@ def import_parts() -> list[str]:
             import_file(Path(name)) if name.endswith(".py") else import_module(name)
         except Exception as error:
             frames = [frame for frame in extract_tb(error.__traceback__)[1:] if is_own(frame.filename)]
-            if not frames and isinstance(error, ImportError | OSError):
-                hint = (
-                    "; expected a .py file, or a module on PYTHONPATH" if isinstance(error, ModuleNotFoundError) else ""
-                )
-                raise RunError(f"--import {name}: {error}{hint}") from error
-            *_, line = [frame.lineno for frame in frames if frame.filename == frames[0].filename] or [None]
-            where = f"{frames[0].filename}, line {line}: " if frames else ""
-            raise RunError(f"--import {name}: {where}{type(error).__name__}: {error}") from error
+            lines = {frame.filename: frame.lineno for frame in frames}  # of each file the innermost one
+            where = "".join(f"{file}, line {line}: " for file, line in [*lines.items()][:1])
+            kind = f"{type(error).__name__}: " if lines or isinstance(error, SyntaxError) else ""
+            missing = isinstance(error, ModuleNotFoundError) and not lines
+            hint = "; expected a .py file, or a module on PYTHONPATH" if missing else ""
+            raise RunError(f"--import {name}: {where}{kind}{error}{hint}") from error
     return modules
 
 

@@ -9,7 +9,7 @@ try:
 
     from datamodules import DATASETS, DataError
     from vae import runs
-    from vae.cli import evaluation_trainer, parse_sample_counts, run_command, user_facing_errors
+    from vae.cli import evaluation_trainer, import_parts, parse_sample_counts, run_command, user_facing_errors
     from vae.metrics import summarize
 except KeyboardInterrupt:  # the imports take seconds
     raise SystemExit("error: interrupted") from None
@@ -52,6 +52,7 @@ def test(
 
 if __name__ == "__main__":
     with user_facing_errors(DataError):
+        import_parts()
         samples = "Importance samples; 1,10,100 gives each its bound."
         counts = {"type": parse_sample_counts, "default": (100,), "help": samples}
         info = {"action": "store_true", "help": "Only tell what the model is; needs no data."}

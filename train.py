@@ -9,13 +9,13 @@ try:
     from datamodules import DATASETS, DataError, ImageDataModule
     from vae import runs
     from vae.callbacks import best_elbo
-    from vae.cli import TrainCLI, user_facing_errors
+    from vae.cli import TrainCLI, import_parts, user_facing_errors
 except KeyboardInterrupt:  # the imports take seconds
     raise SystemExit("error: interrupted") from None
 
 
-def main() -> None:
-    """Train what the command line says, and report."""
+def main(own_parts: list[str]) -> None:
+    """Train what the command line says, and report; own_parts: the modules that were imported."""
     cli = TrainCLI(ImageDataModule, DATASETS)
     start = time.perf_counter()
     cli.fit()
@@ -32,11 +32,12 @@ def main() -> None:
         test, visualizations = (
             shlex.quote(str(Path(sys.argv[0]).with_name(f"{n}.py"))) for n in ("test", "visualizations")
         )
-        print(f"Next      python3 {test}")
-        print(f"          python3 {visualizations}")
+        imports = "".join(f" --import {shlex.quote(name)}" for name in own_parts)
+        print(f"Next      python3 {test}{imports}")
+        print(f"          python3 {visualizations}{imports}")
         print("          tensorboard --logdir lightning_logs")
 
 
 if __name__ == "__main__":
     with user_facing_errors(DataError):
-        main()
+        main(import_parts())

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 try:
     from datamodules import DATASETS, DataError
-    from vae.cli import draw, evaluation_trainer, run_command, user_facing_errors
+    from vae.cli import draw, evaluation_trainer, import_parts, run_command, user_facing_errors
     from vae.figures import FIGURES, compares_runs
     from vae.runs import figure_inputs, find_checkpoint, load_run, write_atomically
 except KeyboardInterrupt:  # the imports take seconds
@@ -50,6 +50,7 @@ def visualize(
 
 if __name__ == "__main__":
     with user_facing_errors(DataError):
+        import_parts()
         which = f"Which of {', '.join(FIGURES)}; default: all that apply."
         chosen = {"nargs": "+", "metavar": "NAME", "choices": [*FIGURES], "help": which}
         compared = {"nargs": "+", "help": "Those in learning_curves, by name; other figures show the first."}

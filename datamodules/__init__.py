@@ -10,6 +10,19 @@ from datamodules.mnist import MNIST
 
 DATASETS = {kind.__name__: kind for kind in (MNIST, CryptoPunks, Digits, ImageFolder)}
 
+
+def register_dataset(kind: type[ImageDataModule]) -> type[ImageDataModule]:
+    """Enter a data set in `DATASETS` under the name of its class; a decorator.
+
+    Raises:
+        ValueError: there is one of that name.
+    """
+    if kind.__name__ in DATASETS:
+        raise ValueError(f"the data set {kind.__name__!r} exists already: choose another name")
+    DATASETS[kind.__name__] = kind
+    return kind
+
+
 __all__ = [
     "DATASETS",
     "MNIST",
@@ -20,4 +33,5 @@ __all__ = [
     "ImageDataModule",
     "ImageDataset",
     "ImageFolder",
+    "register_dataset",
 ]

@@ -5,9 +5,9 @@ from typing import Any
 
 from vae import runs
 from vae.lit_vae import LitVAE
-from vae.model import VAE
+from vae.model import VAE, register_likelihood, register_network
 
-__all__ = ["VAE", "LitVAE", "load_run"]
+__all__ = ["VAE", "LitVAE", "load_run", "register_likelihood", "register_network"]
 
 
 def load_run(run: str, datasets: Mapping[str, type]) -> tuple[VAE, Any]:

@@ -162,6 +162,11 @@ class LitVAE(LightningModule):
             )
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
         self.save_hyperparameters()
+        for name in ("likelihood", "network"):
+            if not isinstance(self.hparams.get(name, ""), str):
+                raise ValueError(
+                    f"{name}: a checkpoint keeps names only; call vae.register_{name}(NAME, ...), then {name}=NAME"
+                )
         self.vae = VAE(**vae)
         mode = "reduce-overhead" if torch.cuda.is_available() else None  # CUDA graphs
         self.training_loss = torch.compile(self.loss, mode=mode) if compile else self.loss

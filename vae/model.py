@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from vae.choices import choose
-from vae.likelihoods import LIKELIHOODS, DiagonalGaussian, at_least_float32
+from vae.choices import choose, register
+from vae.likelihoods import LIKELIHOODS, DiagonalGaussian, Likelihood, at_least_float32
 from vae.networks import ACTIVATIONS, NETWORKS
 
 MIN_NOISE_CHUNK, MAX_NOISE_CHUNK = 32, 512  # samples of each image whose noise is drawn together
@@ -70,6 +70,8 @@ class VAE(nn.Module):
         init_std: draw all weights and biases from N(0, init_std^2), as the paper does with a small one, in place of
             torch's own initialisation.
 
+    In place of a name, `likelihood` may be a class, and `network` two classes or modules: an encoder and a decoder.
+
     Raises:
         ValueError: a size below 1, or an unknown name (the message lists the known ones).
     """
@@ -112,11 +114,11 @@ class VAE(nn.Module):
             "palette": palette,
         }
         choose("activation", activation, ACTIVATIONS)
-        encoder, decoder = choose("network", network, NETWORKS)
+        encoder, decoder = choose("network", network, NETWORKS) if isinstance(network, str) else network
         self.encoder = build(encoder, hidden_dims=hidden_dims, **options)
         self.posterior = DiagonalGaussian(self.encoder.out_features, latent_dim)
         self.decoder = build(decoder, hidden_dims=widths("decoder_hidden_dims", decoder_hidden_dims), **options)
-        head = choose("likelihood", likelihood, LIKELIHOODS)
+        head = choose("likelihood", likelihood, LIKELIHOODS) if isinstance(likelihood, str) else likelihood
         self.likelihood = build(head, output_layer=self.decoder.output_layer, **options)
         self.register_buffer("prior_loc", torch.zeros(latent_dim), persistent=False)
         if init_std is not None:
@@ -351,5 +353,37 @@ def widths(name: str, value: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def build(kind: Callable, **options: Any) -> nn.Module:
-    """An object of that kind from those of the options that it takes."""
-    return kind(**{name: options[name] for name in signature(kind).parameters})
+    """An object of that kind from those of the options that it takes; a module is there already."""
+    if isinstance(kind, nn.Module):
+        return kind
+    return kind(**{name: options[name] for name in signature(kind).parameters if name in options})
+
+
+def register_likelihood(name: str, likelihood: type[Likelihood]) -> None:
+    """Make a likelihood available by name: in `VAE`, on the command line and in checkpoints.
+
+    Args:
+        likelihood: a subclass of `Likelihood`. It is built from those of its arguments that `VAE` has, and
+            `output_layer`.
+
+    Raises:
+        ValueError: there is one of that name.
+    """
+    register("likelihood", name, likelihood, LIKELIHOODS)
+    VAE.__init__.__annotations__["likelihood"] = Literal[*LIKELIHOODS]
+
+
+def register_network(name: str, encoder: Callable[..., nn.Module], decoder: Callable[..., nn.Module]) -> None:
+    """Make a network available by name: in `VAE`, on the command line and in checkpoints.
+
+    Args:
+        encoder: a class of modules, images [B, C, H, W] -> features [B, out_features]. Encoder and decoder are built
+            from those of their arguments that `VAE` has.
+        decoder: one of modules, latents [B, Z] -> features; its `output_layer(n)` makes the layer that maps them to n
+            parameters at each position, [..., n, H, W].
+
+    Raises:
+        ValueError: there is one of that name.
+    """
+    register("network", name, (encoder, decoder), NETWORKS)
+    VAE.__init__.__annotations__["network"] = Literal[*NETWORKS]

@@ -54,7 +54,7 @@ def damaged(path, how):
         ("a function", "cannot be read as a checkpoint"),
         ("foreign", "is not a checkpoint that this project's train.py wrote"),
         ("a list", "is not a checkpoint that this project's train.py wrote"),
-        ("an unknown data set", "is not a checkpoint that this project's train.py wrote"),
+        ("an unknown data set", "(?s)unknown data set 'os': choose one of CryptoPunks, .*--import MODULE"),
         ("other weights", "is not a checkpoint that this project's train.py wrote"),
     ],
 )

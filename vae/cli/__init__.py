@@ -2,6 +2,15 @@
 
 from vae.cli.errors import user_facing_errors
 from vae.cli.evaluation import draw, evaluation_trainer, parse_sample_counts, run_command
+from vae.cli.own_parts import import_parts
 from vae.cli.train import TrainCLI
 
-__all__ = ["TrainCLI", "draw", "evaluation_trainer", "parse_sample_counts", "run_command", "user_facing_errors"]
+__all__ = [
+    "TrainCLI",
+    "draw",
+    "evaluation_trainer",
+    "import_parts",
+    "parse_sample_counts",
+    "run_command",
+    "user_facing_errors",
+]

@@ -13,6 +13,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from vae.callbacks import progress
+from vae.cli.own_parts import ImportOption
 from vae.cli.parser import CommandLineParser
 from vae.figures import CAN_SHOW_SAMPLES, NotApplicable, render
 from vae.runs import RunError
@@ -46,9 +47,13 @@ def run_command(function: Callable, *optional: Callable, **options) -> None:
         material = {
             name for name, parameter in signature(other).parameters.items() if parameter.kind != Parameter.KEYWORD_ONLY
         }
-        parser.add_function_arguments(other, skip=material)
+        try:
+            parser.add_function_arguments(other, skip=material)
+        except ValueError as error:  # an option of that name exists
+            raise RunError(f"the options of {other.__name__}: {error}") from error
     for name, settings in options.items():
         parser.add_argument(f"--{name}", **settings)
+    parser.add_argument("--import", action=ImportOption)
     function(**parser.parse_args())
 
 

@@ -16,6 +16,7 @@ VALUE = re.compile(r'Parser key "(.+?)":(?:\s*Not of type \w+: (\S+)|.*(?:Given|
 CONSTRUCTION = re.compile(r"Does not validate against any.*?Errors:\n +- (.+?)\n +- ", re.DOTALL)
 KEY = re.compile(r'Parser key "(.+?)":\s*')
 
+OWN = "; one of your own needs --import MODULE"
 ONE_SEED = "{option}: the seed of model and data is one, --seed_everything"
 NUMBERS = {int: "a whole number", float: "a number"}
 COMPARISONS = {"gt": "above", "ge": "of at least", "lt": "below", "le": "of at most"}
@@ -52,10 +53,13 @@ def explain_value(message: str, parser: ArgumentParser, prefix: str) -> str | No
         return None
     key, value = found[1], found[2] or found[3]
     if key == "data":
-        return f"unknown data set {value!r}: choose one of {', '.join(parser.datasets)}"
+        return f"unknown data set {value!r}: choose one of {', '.join(parser.datasets)}{OWN}"
+    own = OWN if key in ("model.likelihood", "model.network") else ""
     for action in parser._actions:
         if action.dest == key:
-            return f"{prefix}{key}: expected {describe_type(getattr(action, '_typehint', action.type))}, got {value}"
+            return (
+                f"{prefix}{key}: expected {describe_type(getattr(action, '_typehint', action.type))}, got {value}{own}"
+            )
     return None
 
 

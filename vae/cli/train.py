@@ -29,6 +29,8 @@ from vae.callbacks import (
     progress,
 )
 from vae.cli.errors import describe_os_error
+from vae.cli.messages import OWN
+from vae.cli.own_parts import ImportOption
 from vae.cli.parser import CommandLineParser, TrainerHelp
 from vae.lit_vae import LitVAE
 
@@ -120,6 +122,7 @@ class TrainCLI(LightningCLI):
         parser.add_argument(
             "--init_from", type=str | None, help="A checkpoint, or a run, whose weights a new run starts with."
         )
+        parser.add_argument("--import", action=ImportOption)
         parser.set_defaults({"data": next(iter(self.datasets))})
         parser.link_arguments("data", "model.image_shape", lambda data: data.image_shape, apply_on="instantiate")
         parser.link_arguments("data", "model.palette", self.palette, apply_on="instantiate")
@@ -173,7 +176,7 @@ class TrainCLI(LightningCLI):
         self.config = parse(args, namespace=base)
         name = self.config.data.class_path.rpartition(".")[2]
         if name not in self.datasets:
-            parser.error(f"unknown data set {name!r}: choose one of {', '.join(self.datasets)}")
+            parser.error(f"unknown data set {name!r}: choose one of {', '.join(self.datasets)}{OWN}")
         for group in ("model", "trainer"):
             if not isinstance(self.config[group], Namespace):
                 parser.error(f"--{group}: expected options with values, got {self.config[group]}")

@@ -137,8 +137,11 @@ def describe_model(vae: VAE, block: Block, half_size: bool) -> dict[str, Any]:
     """What network.js needs to know of a model; its weights go into the block.
 
     Raises:
-        NotExplorable: there is a layer that network.js lacks.
+        NotExplorable: there is a network or a layer that network.js lacks.
     """
+    for module in (vae.encoder, vae.decoder):  # of another network, what is computed between the layers is unknown
+        if type(module).__module__ != "vae.networks":
+            raise NotExplorable(f"explorer: the page has no network {type(module).__name__}, which this model has.")
     calls: list[tuple[nn.Module, torch.Size, torch.Size]] = []
     leaves = [module for module in vae.modules() if not any(module.children())]
     hooks = [leaf.register_forward_hook(lambda m, x, y: calls.append((m, x[0].shape, y.shape))) for leaf in leaves]
@@ -206,7 +209,7 @@ def describe_likelihood(likelihood: nn.Module, p_x: Distribution) -> dict[str, A
     Raises:
         NotExplorable: network.js lacks it.
     """
-    name = next(name for name, kind in LIKELIHOODS.items() if type(likelihood) is kind)
+    name = next((name for name, kind in LIKELIHOODS.items() if type(likelihood) is kind), type(likelihood).__name__)
     if name != "categorical" and f"\n  {name}: {{" not in (FOLDER / "network.js").read_text():
         raise NotExplorable(f"explorer: the page has no likelihood {name}, which this model has.")
     described: dict[str, Any] = {

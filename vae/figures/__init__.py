@@ -1,9 +1,10 @@
 """One pure function a figure: model, tensors and histories in, figure out. Nothing is read or written here.
 
-A new figure is a function in one of these modules and its name in `FIGURES`. The arguments before the `*` are what it
-shows; those after it are its options, which `visualizations.py` offers on the command line. `Annotated[Tensor, n]`
-says that the figure needs the first n images or labels only. A figure returns a matplotlib figure, a list of them (an
-animation) or a string (an HTML page). One that does not apply to a model raises `NotApplicable`.
+A new figure is a function in one of these modules and its name below, or one elsewhere that `register_figure` enters.
+The arguments before the `*` are what it shows; those after it are its options, which `visualizations.py` offers on the
+command line. `Annotated[Tensor, n]` says that the figure needs the first n images or labels only. A figure returns a
+matplotlib figure, a list of them (an animation) or a string (an HTML page). One that does not apply to a model raises
+`NotApplicable`.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from typing import Any
 import matplotlib.style
 import torch
 
+from vae.choices import choose, register
 from vae.figures.drawing import STYLE, NotApplicable, add_caption, encode_gif
 from vae.figures.explorer import explorer
 from vae.figures.latent_space import (
@@ -41,27 +43,39 @@ __all__ = [
     "encode_images",
     "film_frame",
     "reconstruction_grid",
+    "register_figure",
     "render",
     "sample_grid",
 ]
 
-FIGURES: dict[str, Callable] = {
-    function.__name__: torch.no_grad()(matplotlib.style.context(STYLE)(function))
-    for function in (
-        reconstruction,
-        reconstruction_by_class,
-        samples,
-        learned_manifold,
-        latent_scatter,
-        traversals,
-        interpolations,
-        learning_curve,
-        learning_curves,
-        latent_usage,
-        training_film,
-        explorer,
-    )
-}
+FIGURES: dict[str, Callable] = {}
+
+
+def register_figure(function: Callable) -> Callable:
+    """Enter a figure in `FIGURES` under the function's name; a decorator.
+
+    Raises:
+        ValueError: there is one of that name.
+    """
+    register("figure", function.__name__, torch.no_grad()(matplotlib.style.context(STYLE)(function)), FIGURES)
+    return function
+
+
+for figure in (
+    reconstruction,
+    reconstruction_by_class,
+    samples,
+    learned_manifold,
+    latent_scatter,
+    traversals,
+    interpolations,
+    learning_curve,
+    learning_curves,
+    latent_usage,
+    training_film,
+    explorer,
+):
+    register_figure(figure)
 CAN_SHOW_SAMPLES = ("traversals", "explorer")  # where the images are missing, in their place
 
 
@@ -80,15 +94,15 @@ def render(name: str, inputs: Mapping[str, Callable[..., Any]]) -> tuple[str, by
             gets what the caption says: run, epoch, data, split and likelihood.
 
     Raises:
+        UnknownName: the figure has an argument that is none of the inputs.
         NotApplicable: from the figure.
     """
     parameters = signature(FIGURES[name]).parameters
-    result = FIGURES[name](
-        **{
-            part: inputs[part](*getattr(parameter.annotation, "__metadata__", ()))
-            for part, parameter in parameters.items()
-        }
-    )
+    arguments = {
+        part: choose("argument of a figure", part, inputs)(*getattr(parameter.annotation, "__metadata__", ()))
+        for part, parameter in parameters.items()
+    }
+    result = FIGURES[name](**arguments)
     if isinstance(result, str):
         return "html", result.encode()
     absent = {part for part, argument in {"epoch": "vae", "split": "images"}.items() if argument not in parameters}

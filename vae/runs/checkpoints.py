@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from vae.choices import UnknownName, choose
 from vae.lit_vae import LitVAE
 from vae.runs.folders import RunError
 
@@ -37,10 +38,13 @@ def as_untrusted(ckpt_path: Path) -> Iterator[None]:
     """Around the use of a checkpoint's contents: whatever those of an untrusted file lead to is one error.
 
     Raises:
-        RunError: something went wrong.
+        RunError: something went wrong; of a name that is not registered, which one.
     """
     try:
         yield
+    except UnknownName as error:
+        advice = "If it is a part of your own, name the module that registers it: --import MODULE"
+        raise RunError(f"{ckpt_path}: {error}.\n{advice}") from error
     except Exception as error:
         raise RunError(f"{ckpt_path} is not a checkpoint that this project's train.py wrote.") from error
 
@@ -57,8 +61,7 @@ def check_contents(checkpoint: Mapping[str, Any], datasets: Mapping[str, type]) 
     hparams = [checkpoint["hyper_parameters"], checkpoint["datamodule_hyper_parameters"]]
     if any(CONTROL.search(text) for text in texts([*hparams, checkpoint.get("versions")])):
         raise ValueError("control characters in a text")
-    if hparams[1]["dataset"] not in datasets:
-        raise ValueError("the data set is none of this project's")
+    choose("data set", hparams[1]["dataset"], datasets)
     if not isinstance(checkpoint.get("global_step", 0), int) or not isinstance(checkpoint.get("epoch", 0), int):
         raise ValueError("global_step or epoch is no whole number")
     with torch.device("meta"):  # where no size takes memory

@@ -48,8 +48,8 @@ def figure_inputs(
 
     return {
         "vae": lambda: vae,
-        "images": lambda n: data.images(split, min(n, most)).to(vae.prior_loc.device),
-        "labels": lambda n: data.labels(split, min(n, most)),
+        "images": lambda n=most: data.images(split, min(n, most)).to(vae.prior_loc.device),
+        "labels": lambda n=most: data.labels(split, min(n, most)),
         "classes": lambda: data.classes,
         "dataset": lambda: data.name,
         "shown": lambda: SHOWN[split],
@@ -86,7 +86,9 @@ def describe_data(data: Any) -> str:
 
 def likelihood_name(vae: VAE) -> str:
     """The name of a model's likelihood, as in --model.likelihood."""
-    return next(name for name, kind in LIKELIHOODS.items() if type(vae.likelihood) is kind)
+    return next(
+        (name for name, kind in LIKELIHOODS.items() if type(vae.likelihood) is kind), type(vae.likelihood).__name__
+    )
 
 
 def metrics_path(ckpt_path: Path, split: str) -> Path:

@@ -43,9 +43,10 @@ def check_settings(
         RunError: they name a class that is no data module, or options that train.py does not have.
     """
     path = run_of(ckpt_path) / "config.yaml"
-    known = {f"{kind.__module__.partition('.')[0]}.{name}" for name, kind in datasets.items()}
     data = settings["data"]
-    if not (is_plain(settings) and data.keys() == {"class_path", "init_args"} and data["class_path"] in known):
+    module, _, name = str(data.get("class_path")).rpartition(".")
+    known = name in datasets and f"{datasets[name].__module__}.".startswith(f"{module}.")  # it is imported already
+    if not (is_plain(settings) and data.keys() == {"class_path", "init_args"} and known):
         raise RunError(
             f"{path} names code that would be run, or more than plain values.\n"
             f"If it is yours, say so: {resume_command(ckpt_path, trusted=True)}"

@@ -1,0 +1,221 @@
+"""Parts of one's own: the example from end to end, `--import`, and the errors around both."""
+
+import re
+import shutil
+
+import pytest
+import torch
+from processes import PROJECT
+from scipy.stats import laplace
+from torch import nn
+from torch.distributions import Independent, Laplace
+
+import datamodules
+import vae.model
+from datamodules import Digits, register_dataset
+from vae import VAE, LitVAE, figures, register_likelihood, register_network
+from vae.figures import register_figure
+from vae.likelihoods import MeanLikelihood
+from vae.networks import MLPDecoder, MLPEncoder
+
+EXAMPLE = PROJECT / "examples" / "own_parts.py"
+IMPORT = ("--import", EXAMPLE)
+OWN = ("--data", "Bars", "--model.likelihood", "laplace", "--model.network", "residual", "--model.hidden_dims", 16)
+ADVICE = "If it is a part of your own, name the module that registers it: --import MODULE"
+
+
+@pytest.fixture
+def trained(process):
+    """A run of the example's parts, in lightning_logs/version_0."""
+    outcome = process("train.py", *IMPORT, *OWN, "--trainer.max_epochs", 1)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert f"test.py --import {EXAMPLE}\n" in outcome.out
+
+
+def test_the_example_from_end_to_end(trained, process, tmp_path):
+    tested = process("test.py", *IMPORT, "--num_samples", 1000)
+    assert tested.status == 0
+    assert "bars, test" in tested.out
+    assert "log-density" in tested.out
+    drawn = process("visualizations.py", *IMPORT, "--figures", "posterior_scales", "samples", "--bins", 5)
+    assert (drawn.status, drawn.err) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "visualization_imgs").iterdir()) == [
+        "bars_posterior_scales_latent_variables=2.png",
+        "bars_samples_latent_variables=2.png",
+    ]
+    explored = process("visualizations.py", *IMPORT, "--figures", "explorer")
+    assert "the page has no network ResidualEncoder" in explored.err
+    resumed = process("train.py", *IMPORT, "--ckpt_path", "last", "--trainer.max_epochs", 2)
+    assert (resumed.status, resumed.err) == (0, "")
+    assert "2 in all" in resumed.out
+
+
+def test_the_examples_likelihood_is_that_of_scipy(process, tmp_path):
+    code = "import sys, torch\nfrom own_parts import LaplaceLikelihood\n"
+    code += "head = LaplaceLikelihood(lambda n: torch.nn.Identity(), (1, 2, 2), scale=0.3)\n"
+    code += "torch.manual_seed(0)\nlogits, x = torch.randn(5, 1, 2, 2), torch.rand(5, 1, 2, 2)\n"
+    code += "torch.save((logits, x, head(logits).log_prob(x)), 'values.pt')\n"
+    (tmp_path / "values.py").write_text(code)
+    assert process(tmp_path / "values.py", PYTHONPATH=f"{PROJECT}:{EXAMPLE.parent}").status == 0
+    logits, x, log_prob = torch.load(tmp_path / "values.pt")
+    expected = laplace.logpdf(x, logits.double().sigmoid(), 0.3).sum((1, 2, 3))
+    assert log_prob.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("script", "args"),
+    [("test.py", ()), ("visualizations.py", ()), ("train.py", ("--ckpt_path", "last", "--trainer.max_epochs", 2))],
+)
+def test_without_the_import_the_message_names_what_is_unknown(trained, process, tmp_path, script, args):
+    """Nothing is imported, although the module would be found."""
+    shutil.copy(EXAMPLE, tmp_path / "own_parts.py")
+    with (tmp_path / "own_parts.py").open("a") as file:
+        file.write("open('it_ran', 'w')\n")
+    outcome = process(script, *args, PYTHONPATH=str(tmp_path))
+    assert outcome.status == 1
+    assert "unknown data set 'Bars': choose one of " in outcome.err
+    assert outcome.err.endswith(f"{ADVICE}\n")
+    assert not (tmp_path / "it_ran").exists()
+
+
+def test_a_file_cannot_name_an_import(run_folder, process, tmp_path):
+    (tmp_path / "evil.py").write_text("open('it_ran', 'w')\n")
+    path = run_folder / "config.yaml"
+    path.write_text(f"import: evil.py\n{path.read_text()}")
+    assert process("train.py", "--ckpt_path", "last", PYTHONPATH=str(tmp_path)).status == 1
+    process("train.py", "--config", path, "--run_name", "again", PYTHONPATH=str(tmp_path))
+    process("test.py", PYTHONPATH=str(tmp_path))
+    assert not (tmp_path / "it_ran").exists()
+
+
+MODULES = {
+    "x = 1\n\n\ndef f():\n    return x / 0\n\n\nf()\n": r"parts\.py, line 5: ZeroDivisionError: division by zero$",
+    "import missing_package\n": r"parts\.py, line 1: ModuleNotFoundError: No module named 'missing_package'$",
+    "x = (\n": r"SyntaxError: '\(' was never closed \(parts\.py, line 1\)$",
+    "from datamodules import *\n\n@register_dataset\nclass Digits(Digits):\n    pass\n": (
+        r"parts\.py, line 3: ValueError: the data set 'Digits' exists already: choose another name$"
+    ),
+}
+
+
+@pytest.mark.parametrize("content", MODULES)
+@pytest.mark.parametrize("as_file", [True, False])
+def test_an_error_in_a_module_says_where(process, tmp_path, content, as_file):
+    (tmp_path / "parts.py").write_text(content)
+    outcome = process("test.py", "--import", "parts.py" if as_file else "parts", PYTHONPATH=str(tmp_path))
+    assert outcome.status == 1
+    (line,) = outcome.err.splitlines()
+    assert re.search(MODULES[content], line)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--import", "none.py"], "--import none.py: there is no such file$"),
+        (["--import", "none"], "--import none: No module named 'none'; expected a .py file, or a module on PYTHONPATH"),
+        (["--import", "random.py"], "there is another module random, .*random.py: rename the file$"),
+        (["--import"], "--import: expected a module or a .py file"),
+    ],
+)
+def test_a_module_that_cannot_be_found(process, tmp_path, args, message):
+    (tmp_path / "random.py").touch()
+    outcome = process("visualizations.py", *args)
+    assert outcome.status == 1
+    (line,) = outcome.err.splitlines()
+    assert re.search(message, line)
+
+
+@pytest.mark.parametrize("script", ["train.py", "test.py", "visualizations.py"])
+def test_the_help_has_the_option_and_the_parts(process, script):
+    shown = process(script, *IMPORT, "--help").out
+    parts = {"train.py": ["laplace", "residual", "Bars"], "visualizations.py": ["posterior_scales", "--bins"]}
+    assert [part for part in ("--import", *parts.get(script, ())) if part not in shown] == []
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    """Undoes what a test registers."""
+    for module, name in (
+        (datamodules, "DATASETS"),
+        (figures, "FIGURES"),
+        (vae.model, "LIKELIHOODS"),
+        (vae.model, "NETWORKS"),
+    ):
+        monkeypatch.setattr(module, name, dict(getattr(module, name)))
+    monkeypatch.setattr(VAE.__init__, "__annotations__", dict(VAE.__init__.__annotations__))
+
+
+class OwnLikelihood(MeanLikelihood):
+    def forward(self, features):
+        return Independent(Laplace(self.logits(features).sigmoid(), 0.1), 3)
+
+
+class OwnEncoder(MLPEncoder):
+    def __init__(self, image_shape, depth: int = 3):
+        super().__init__(image_shape, (8,) * depth, "tanh")
+
+
+def test_a_vae_takes_classes_and_modules():
+    encoder = OwnEncoder((1, 4, 4))
+    model = VAE((1, 4, 4), network=(encoder, MLPDecoder), likelihood=OwnLikelihood)
+    assert model.encoder is encoder
+    assert isinstance(model.likelihood, OwnLikelihood)
+    model.elbo(torch.rand(3, 1, 4, 4)).elbo.sum().backward()
+    assert isinstance(VAE((1, 4, 4), network=(OwnEncoder, MLPDecoder)).encoder, OwnEncoder)
+    assert isinstance(model.encoder[1][0], nn.Linear)
+
+
+@pytest.mark.parametrize("part", [{"likelihood": OwnLikelihood}, {"network": (OwnEncoder, MLPDecoder)}])
+def test_a_lit_vae_asks_for_a_name(part):
+    (name,) = part
+    message = rf"{name}: a checkpoint keeps names only; call vae.register_{name}\(NAME, ...\), then {name}=NAME"
+    with pytest.raises(ValueError, match=message):
+        LitVAE(image_shape=(1, 4, 4), **part)
+
+
+def test_registered_names_make_a_model(tables):
+    register_likelihood("own", OwnLikelihood)
+    register_network("own", OwnEncoder, MLPDecoder)
+    lit = LitVAE(image_shape=(1, 4, 4), likelihood="own", network="own")
+    assert (type(lit.vae.likelihood), type(lit.vae.encoder)) == (OwnLikelihood, OwnEncoder)
+    assert lit.hparams["likelihood"] == lit.hparams["network"] == "own"
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        lambda: register_likelihood("bernoulli", OwnLikelihood),
+        lambda: register_network("mlp", OwnEncoder, MLPDecoder),
+        lambda: register_figure(figures.FIGURES["samples"]),
+        lambda: register_dataset(Digits),
+    ],
+)
+def test_a_name_is_registered_once(register):
+    with pytest.raises(ValueError, match=r"the .* '\w+' exists already: choose another name"):
+        register()
+
+
+def test_an_argument_of_a_figure_that_nobody_provides(tables):
+    @register_figure
+    def own(vae, weather):
+        pass
+
+    with pytest.raises(ValueError, match="unknown argument of a figure 'weather': choose one of source, vae"):
+        figures.render("own", {"vae": lambda: None, "source": dict})
+
+
+@pytest.mark.parametrize("args", [("--data", "Bars"), ("--data", "Digits", "--model.likelihood", "laplace")])
+def test_the_command_line_says_how_to_bring_a_part(process, args):
+    outcome = process("train.py", *args)
+    assert outcome.status == 2
+    assert "one of your own needs --import MODULE" in outcome.err
+
+
+def test_an_option_that_two_figures_have(process, tmp_path):
+    code = (
+        "from vae.figures import register_figure\n@register_figure\ndef mine(vae, *, grid_size: int = 3):\n    pass\n"
+    )
+    (tmp_path / "parts.py").write_text(code)
+    outcome = process("visualizations.py", "--import", "parts.py")
+    assert outcome.status == 1
+    assert re.search("the options of mine: .*'--grid_size' already exists", outcome.err)

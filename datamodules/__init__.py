@@ -7,8 +7,9 @@ from datamodules.digits import Digits
 from datamodules.errors import DataError
 from datamodules.image_folder import ImageFolder
 from datamodules.mnist import MNIST
+from datamodules.torchvision_data import Torchvision
 
-DATASETS = {kind.__name__: kind for kind in (MNIST, CryptoPunks, Digits, ImageFolder)}
+DATASETS = {kind.__name__: kind for kind in (MNIST, CryptoPunks, Digits, ImageFolder, Torchvision)}
 
 __all__ = [
     "DATASETS",
@@ -20,4 +21,5 @@ __all__ = [
     "ImageDataModule",
     "ImageDataset",
     "ImageFolder",
+    "Torchvision",
 ]

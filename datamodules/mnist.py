@@ -8,7 +8,7 @@ import torch
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from datamodules.binarization import BinarizedDataModule, Binarize
+from datamodules.binarization import Binarize, BinarizedDataModule
 from datamodules.blocks import ImageDataset
 from datamodules.downloads import fetching, verify
 

@@ -80,8 +80,10 @@ def measured(vae: VAE, data: Any) -> str:
 def describe_data(data: Any) -> str:
     """The data set's name and the options of its own that change its images."""
     parameters = signature(vars(type(data)).get("__init__", object.__init__)).parameters  # not those of its base class
-    own = [name for name in parameters if name in data.hparams and name not in ("val_size", "batch_size")]
-    return ", ".join([data.name, *(f"{name} {data.hparams[name]}" for name in own)])
+    alike = ("dataset", "val_size", "batch_size")
+    own = [name for name in parameters if name in data.hparams and name not in alike]
+    values = {name: getattr(data, name, data.hparams[name]) for name in own}  # an attribute is what null stands for
+    return ", ".join([data.name, *(f"{name} {value}" for name, value in values.items())])
 
 
 def likelihood_name(vae: VAE) -> str:

@@ -30,6 +30,37 @@ def test_the_options_of_figures_reach_them(script, run_folder, tmp_path):
     )
 
 
+@pytest.mark.parametrize(("suffix", "begins"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")])
+def test_figures_in_another_format_keep_their_names(script, run_folder, suffix, begins):
+    figures = ["--figures", "reconstruction", "learning_curves", "explorer", "--format", suffix]
+    drawn = script("visualizations.py", *figures)
+    assert (drawn.status, drawn.err) == (0, "")
+    names = ["digits_reconstruction_latent_variables=2", "learning_curves"]
+    paths = [Path("visualization_imgs") / f"{name}.{suffix}" for name in names]
+    assert drawn.out.splitlines()[1:3] == [*map(str, paths)]
+    assert drawn.out.splitlines()[3].endswith("explorer_latent_variables=2.html")
+    before = [path.read_bytes() for path in paths]
+    assert all(content.startswith(begins) for content in before)
+    assert suffix == "pdf" or b"bernoulli" in before[0]  # the source, which a PDF holds encoded
+    script("visualizations.py", *figures)
+    assert [path.read_bytes() for path in paths] == before
+
+
+EXPECTED_DPI = "error: --dpi: expected a whole number of at least 10 and of at most 1,000, got 0"
+
+
+def test_dpi_scales_a_figure(script, run_folder):
+    path = "visualization_imgs/digits_reconstruction_latent_variables=2.png"
+    sizes = []
+    for options in ([], ["--dpi", 50], ["--dpi", 300]):
+        assert script("visualizations.py", "--figures", "reconstruction", *options).status == 0
+        with Image.open(path) as image:
+            sizes.append(image.size)
+    assert sizes[1:] == [tuple(scale * length // 2 for length in sizes[0]) for scale in (1, 6)]
+    wrong = script("visualizations.py", "--dpi", 0)
+    assert (wrong.status, wrong.err.splitlines()[0]) == (2, EXPECTED_DPI)
+
+
 def test_the_figures_show_the_split_that_is_asked_for(script, run_folder, tmp_path):
     seen = {}
     for split in ("train", "val", "test", "all"):

@@ -1,7 +1,15 @@
 """The command lines of the three scripts, and the messages that their users read."""
 
 from vae.cli.errors import user_facing_errors
-from vae.cli.evaluation import draw, evaluation_trainer, parse_sample_counts, run_command
+from vae.cli.evaluation import Resolution, draw, evaluation_trainer, parse_sample_counts, run_command
 from vae.cli.train import TrainCLI
 
-__all__ = ["TrainCLI", "draw", "evaluation_trainer", "parse_sample_counts", "run_command", "user_facing_errors"]
+__all__ = [
+    "Resolution",
+    "TrainCLI",
+    "draw",
+    "evaluation_trainer",
+    "parse_sample_counts",
+    "run_command",
+    "user_facing_errors",
+]

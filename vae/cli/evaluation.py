@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any, NoReturn
 
 import torch
+from jsonargparse.typing import restricted_number_type
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -16,6 +17,8 @@ from vae.callbacks import progress
 from vae.cli.parser import CommandLineParser
 from vae.figures import CAN_SHOW_SAMPLES, NotApplicable, render
 from vae.runs import RunError
+
+Resolution = restricted_number_type("Resolution", int, [(">=", 10), ("<=", 1_000)], docstring="10 to 1,000")
 
 
 def parse_sample_counts(text: str | tuple[int, ...]) -> tuple[int, ...]:
@@ -62,7 +65,7 @@ def evaluation_trainer(**options) -> Trainer:
 
 
 def draw(
-    names: Iterable[str], inputs: Mapping[str, Callable], data_error: type[Exception]
+    names: Iterable[str], inputs: Mapping[str, Callable], data_error: type[Exception], **options
 ) -> Iterator[tuple[str, str, bytes]]:
     """Draws figures: the name, the suffix and the content of each; which could not be drawn, and why, is printed.
 
@@ -70,6 +73,7 @@ def draw(
         names: the names in FIGURES.
         inputs: what gets each argument of a figure.
         data_error: what it raises when the images are missing; figures that can do without them are drawn nevertheless.
+        options: of `render`.
 
     Raises:
         RunError, data_error: none could be drawn.
@@ -77,7 +81,7 @@ def draw(
     inputs, drawn, without_data, problem = dict(inputs), 0, [], None
     for name in names:
         try:
-            yield name, *render(name, inputs)
+            yield name, *render(name, inputs, **options)
             drawn += 1
         except NotApplicable as reason:
             print(f"Not drawn: {reason}", file=sys.stderr)
@@ -86,7 +90,7 @@ def draw(
             inputs |= dict.fromkeys(("images", "labels"), partial(fail, error))  # the others need not load it again
             if name in CAN_SHOW_SAMPLES:
                 print(f"{name}: samples from the prior stand in for the images, which are missing", file=sys.stderr)
-                yield name, *render(name, inputs | prior_samples(inputs))
+                yield name, *render(name, inputs | prior_samples(inputs), **options)
                 drawn += 1
             else:
                 without_data.append(name)

@@ -20,7 +20,13 @@ MAX_VALUES = 2**27  # pixel values of the images that a figure is made from: 512
 
 
 def figure_inputs(
-    ckpt_path: Path, vae: VAE, data: Any, split: str, names: Sequence[str] | None, datasets: Mapping[str, type]
+    ckpt_path: Path,
+    vae: VAE,
+    data: Any,
+    split: str,
+    names: Sequence[str] | None,
+    datasets: Mapping[str, type],
+    **options: Any,
 ) -> dict[str, Callable[..., Any]]:
     """What a figure may show, by the name it has there, and how to get it: only what is asked for is read.
 
@@ -31,6 +37,7 @@ def figure_inputs(
         split: the split whose images are shown.
         names: the runs whose histories are compared; by default that of the checkpoint.
         datasets: the data modules by name.
+        options: the values of the figures' options.
 
     Raises:
         RunError: one of the runs is not there.
@@ -63,6 +70,7 @@ def figure_inputs(
             "split": split,
             "likelihood": likelihood_name(vae),
         },
+        **{name: lambda value=value: value for name, value in options.items()},
     }
 
 

@@ -1,14 +1,19 @@
 """The options of test.py and visualizations.py."""
 
+import json
 import shutil
 from inspect import signature
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from helpers import DIGITS
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
 
 from datamodules import CryptoPunks, Digits
+from vae import LitVAE
 from vae.figures import CAN_SHOW_SAMPLES, FIGURES
 
 
@@ -218,3 +223,62 @@ def test_an_accelerator_that_is_not_there(script, run_folder, name):
     outcome = script(name, "--accelerator", "abacus")
     assert outcome.status == 1
     assert outcome.err.startswith("error: --accelerator abacus: ")
+
+
+def test_codes_are_saved_with_what_the_model_gives_for_each_image(script, run_folder):
+    outcome = script("test.py", "--save", "codes.npz", "--num_samples", 10)
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.splitlines()[-1] == "Written to codes.npz"
+    with np.load("codes.npz", allow_pickle=False) as file:
+        saved = dict(file)
+    assert set(saved) == {"index", "elbo", "log_marginal", "means", "scales", "labels"}
+    data, lit = Digits(), LitVAE.load_from_checkpoint(run_folder / "checkpoints/best.ckpt", weights_only=True)
+    with torch.no_grad():
+        q_z = lit.vae.encode(data.images("test"))
+    assert saved["index"].tolist() == list(range(300))
+    assert np.allclose(saved["means"], q_z.mean, atol=1e-5)
+    assert np.allclose(saved["scales"], q_z.stddev, atol=1e-5)
+    assert saved["labels"].tolist() == data.labels("test").tolist()
+    metrics = json.loads((run_folder / "test_metrics.json").read_text())
+    for name in ("elbo", "log_marginal"):
+        assert saved[name].mean() == pytest.approx(metrics[name], rel=1e-6)
+    assert not {name for name in metrics if name.startswith("probe")}
+
+
+def test_codes_without_labels(script, tiny_punks):
+    script("train.py", "--data", "CryptoPunks", "--model.hidden_dims", 8, "--trainer.max_epochs", 1)
+    assert script("test.py", "--save", "codes.npz").status == 0
+    with np.load("codes.npz", allow_pickle=False) as file:
+        assert set(file) == {"index", "elbo", "log_marginal", "means", "scales"}
+    probed = script("test.py", "--probe")
+    expected = "error: --probe needs labels of two classes at least, which punks does not have.\n"
+    assert (probed.status, probed.out, probed.err) == (1, "", expected)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nowhere/codes.npz", "nowhere/codes.npz: there is no folder nowhere. Make it, or name a file in another one."),
+        ("lightning_logs", "lightning_logs is a folder: name a file in it, such as lightning_logs/codes.npz"),
+    ],
+)
+def test_codes_that_have_no_place(script, run_folder, path, message):
+    outcome = script("test.py", "--save", path)
+    assert (outcome.status, outcome.out, outcome.err) == (1, "", f"error: {message}\n")
+
+
+def test_a_probe_of_the_codes(script, run_folder):
+    """The nearest neighbour by all distances; the linear probe by scikit-learn on codes standardised by hand."""
+    outcome = script("test.py", "--probe")
+    assert outcome.status == 0, outcome.err
+    metrics = json.loads((run_folder / "test_metrics.json").read_text())
+    data, lit = Digits(), LitVAE.load_from_checkpoint(run_folder / "checkpoints/best.ckpt", weights_only=True)
+    with torch.no_grad():
+        train, tested = (lit.vae.encode(data.images(split)).mean for split in ("train", "test"))
+    nearest = data.labels("train")[torch.cdist(tested.double(), train.double()).argmin(1)]
+    found = (nearest == data.labels("test")).double().mean().item()
+    assert metrics["probe_nearest_neighbour"] == pytest.approx(found, abs=1e-9)
+    train, tested = ((codes - train.mean(0)) / train.std(0, correction=0) for codes in (train, tested))
+    linear = LogisticRegression(max_iter=1_000).fit(train, data.labels("train"))
+    assert metrics["probe_linear"] == pytest.approx(linear.score(tested, data.labels("test")), abs=0.01)
+    assert f"{metrics['probe_linear']:.4f}" in outcome.out

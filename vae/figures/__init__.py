@@ -108,7 +108,7 @@ def render(
     return file_format, content.getvalue()
 
 
-def file_metadata(name: str, source: Mapping[str, str], file_format: str) -> dict[str, str | None]:
+def file_metadata(name: str, source: Mapping[str, str], file_format: str) -> Mapping[str, str | None]:
     """What a file says of its figure; PDF and SVG have one field for all of it, and would bear the time."""
     if file_format == "png":
         return {"Title": name} | {part.capitalize(): text for part, text in source.items()}

@@ -3,16 +3,19 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
+from io import BytesIO
 from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
 
 from vae.likelihoods import LIKELIHOODS
 from vae.model import VAE
 from vae.runs.checkpoints import load_run, read_checkpoint
-from vae.runs.folders import find_checkpoint, run_of, write_atomically
+from vae.runs.folders import RunError, find_checkpoint, run_of, write_atomically
 from vae.runs.logs import read_frames, read_history, scalar_tag
 
 SHOWN = {"train": "training images", "val": "validation images", "test": "test images", "all": "images"}
@@ -126,4 +129,31 @@ def save_test_metrics(ckpt_path: Path, metrics: Mapping[str, Any]) -> Path:
             for name in ("elbo", "log_marginal"):
                 writer.add_scalar(scalar_tag(f"test_{name}"), metrics[name], step)
     write_atomically(path, json.dumps({"checkpoint": str(ckpt_path), **metrics}, indent=2).encode())
+    return path
+
+
+def check_file_name(path: Path) -> None:
+    """See that a file of that name could be written.
+
+    Raises:
+        RunError: its folder does not exist, or it is a folder.
+    """
+    if not path.parent.is_dir():
+        raise RunError(f"{path}: there is no folder {path.parent}. Make it, or name a file in another one.")
+    if path.is_dir():
+        raise RunError(f"{path} is a folder: name a file in it, such as {path / 'codes.npz'}")
+
+
+@rank_zero_only
+def save_codes(path: Path, codes: Mapping[str, Tensor], labels: Tensor | None) -> Path:
+    """Write the codes of a test as a NumPy archive: arrays that `numpy.load` reads.
+
+    Args:
+        path: the file.
+        codes: the arrays by name, a row per image.
+        labels: the images' labels [N], if there are any.
+    """
+    content = BytesIO()
+    np.savez(content, **codes, **({} if labels is None else {"labels": labels}))
+    write_atomically(path, content.getvalue())
     return path

@@ -226,17 +226,10 @@ def test_grey_images_are_binarised_as_those_of_mnist(published):
 
 
 @pytest.mark.parametrize(
-    ("dataset", "val_size"), [("FashionMNIST", 10_000), ("EMNIST", 10_000), ("Omniglot", 3_856), ("SVHN", 10_000)]
-)
-def test_the_default_of_val_size(dataset, val_size):
-    assert Torchvision(dataset).val_size == val_size
-
-
-@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"dataset": "ImageNet"}, "unknown dataset 'ImageNet': choose one of FashionMNIST, KMNIST, EMNIST"),
-        ({"dataset": "SVHN", "binarize": "threshold"}, "binarize: SVHN is in colour, and only grey images are"),
+        ({"dataset": "SVHN", "binarize": "threshold"}, "binarize: only grey images are, and SVHN is in colour"),
         ({"binarize": "maybe"}, "unknown binarize 'maybe': choose one of dynamic, fixed, threshold, none"),
         ({"val_size": 60_000}, "val_size: expected 0 to 59,999 of the 60,000 training images, got 60,000"),
     ],
@@ -244,6 +237,18 @@ def test_the_default_of_val_size(dataset, val_size):
 def test_options_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
         Torchvision(**options)
+
+
+def test_a_colour_set_is_trained_on_by_its_name_alone(script, published):
+    published("CIFAR10")
+    data = ["--data", "Torchvision", "--data.dataset", "CIFAR10", "--data.val_size", 3]
+    likelihood = ["--model.likelihood", "gaussian_fixed", "--model.hidden_dims", 8]
+    trained = script("train.py", *data, *likelihood, "--trainer.max_epochs", 1)
+    assert trained.status == 0, trained.err
+    probed = script("test.py", "--probe")
+    assert (probed.status, "probe_linear" in probed.out) == (0, True)
+    resumed = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 2)
+    assert resumed.status == 0, resumed.err
 
 
 def test_a_run_is_tested_described_and_resumed(script, published):

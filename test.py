@@ -1,16 +1,13 @@
 """Test a trained model; python3 test.py --help lists the options."""
 
+from pathlib import Path
 from typing import Literal
 
 try:
     from jsonargparse.typing import PositiveInt
-    from rich.console import Console
-    from rich.table import Table
 
     from datamodules import DATASETS, DataError
-    from vae import runs
-    from vae.cli import evaluation_trainer, import_parts, parse_sample_counts, run_command, user_facing_errors
-    from vae.metrics import summarize
+    from vae import cli, runs
 except KeyboardInterrupt:  # the imports take seconds
     raise SystemExit("error: interrupted") from None
 
@@ -23,6 +20,8 @@ def test(
     data_dir: str | None = None,
     accelerator: str = "auto",
     devices: PositiveInt = 1,
+    save: str | None = None,
+    probe: bool = False,
     info: bool = False,
 ) -> None:
     """The bound and an importance-sampled log p(x) of held-out images: a table, and test_metrics.json in the run.
@@ -34,26 +33,28 @@ def test(
         data_dir: Where the data is now, if it is not where it was.
         accelerator: What to run on: auto, cpu, gpu, ...
         devices: On how many of them.
+        save: A file for the posterior and the bounds of each image: codes.npz.
     """
     checkpoint = runs.find_checkpoint(ckpt_path, run_name)
     if info:
         print("\n".join(f"{name:<28} {value}" for name, value in runs.describe(checkpoint, DATASETS).items()))
         return
     lit, data = runs.load_run(checkpoint, DATASETS, data_dir)
+    cli.check_request(data, split, save, probe)
     data.test_split, lit.importance_samples = split, num_samples
-    (found,) = evaluation_trainer(accelerator=accelerator, devices=devices).test(lit, data, verbose=False)
-    metrics, rows = summarize(found, lit.vae.likelihood.log_prob_kind(data.binary))
-    table = Table("", f"{data.name}, {split}", "", title=str(checkpoint))
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
-    print(f"Written to {runs.save_test_metrics(checkpoint, {'split': split, **metrics})}")
+    (found,) = cli.evaluation_trainer(accelerator=accelerator, devices=devices).test(lit, data, verbose=False)
+    found |= cli.probe_model(lit, data, split) if probe else {}
+    metrics = cli.print_metrics(found, lit, data, split, str(checkpoint))
+    print(f"Written to {runs.save_test_metrics(checkpoint, metrics)}")
+    if save:
+        print(f"Written to {runs.save_codes(Path(save), lit.test_codes, data.labels(split))}")
 
 
 if __name__ == "__main__":
-    with user_facing_errors(DataError):
-        import_parts()
+    with cli.user_facing_errors(DataError):
+        cli.import_parts()
         samples = "Importance samples; 1,10,100 gives each its bound."
-        counts = {"type": parse_sample_counts, "default": (100,), "help": samples}
+        counts = {"type": cli.parse_sample_counts, "default": (100,), "help": samples}
         info = {"action": "store_true", "help": "Only tell what the model is; needs no data."}
-        run_command(test, num_samples=counts, info=info)
+        probe = {"action": "store_true", "help": "Also fit classifiers of the labels to the codes."}
+        cli.run_command(test, num_samples=counts, info=info, probe=probe)

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 try:
     from datamodules import DATASETS, DataError
-    from vae.cli import draw, evaluation_trainer, import_parts, run_command, user_facing_errors
-    from vae.figures import FIGURES, compares_runs
+    from vae.cli import Resolution, draw, evaluation_trainer, import_parts, run_command, user_facing_errors
+    from vae.figures import DPI, FIGURES, compares_runs
     from vae.runs import figure_inputs, find_checkpoint, load_run, write_atomically
 except KeyboardInterrupt:  # the imports take seconds
     raise SystemExit("error: interrupted") from None
@@ -21,6 +21,8 @@ def visualize(
     split: Literal["train", "val", "test", "all"] = "test",
     data_dir: str | None = None,
     accelerator: str = "auto",
+    format: Literal["png", "pdf", "svg"] = "png",
+    dpi: Resolution = DPI,
     **options: Any,
 ) -> None:
     """Draw figures of a trained model, one file each.
@@ -32,15 +34,16 @@ def visualize(
         split: The split whose images are shown.
         data_dir: Where the data is now, if it is not where it was.
         accelerator: What to run on: auto, cpu, gpu, ...
+        format: The format of the figures; animations are GIF, the explorer is HTML.
+        dpi: Pixels per inch, 10 to 1,000.
     """
     checkpoint = find_checkpoint(ckpt_path, run_name or (runs[0] if runs and not ckpt_path else None))
     lit, data = load_run(checkpoint, DATASETS, data_dir)
     vae = lit.vae.to(evaluation_trainer(accelerator=accelerator, devices=1).strategy.root_device)
     print(f"Drawing from {checkpoint}")
-    inputs = figure_inputs(checkpoint, vae, data, split, runs, DATASETS)
-    inputs |= {name: lambda value=value: value for name, value in options.items()}
+    inputs = figure_inputs(checkpoint, vae, data, split, runs, DATASETS, **options)
     Path(output_dir).mkdir(parents=True, exist_ok=True)
-    for name, kind, content in draw(figures or FIGURES, inputs, DataError):
+    for name, kind, content in draw(figures or FIGURES, inputs, DataError, file_format=format, dpi=dpi):
         stem = name if compares_runs(name) else f"{data.name}_{name}_latent_variables={vae.latent_dim}"
         path = Path(output_dir) / f"{stem}.{kind}"
         replaced = "  (replaced; --output_dir keeps another run's figures apart)" if path.exists() else ""

@@ -7,8 +7,9 @@ from datamodules.digits import Digits
 from datamodules.errors import DataError
 from datamodules.image_folder import ImageFolder
 from datamodules.mnist import MNIST
+from datamodules.torchvision_data import Torchvision
 
-DATASETS = {kind.__name__: kind for kind in (MNIST, CryptoPunks, Digits, ImageFolder)}
+DATASETS = {kind.__name__: kind for kind in (MNIST, CryptoPunks, Digits, ImageFolder, Torchvision)}
 
 
 def register_dataset(kind: type[ImageDataModule]) -> type[ImageDataModule]:
@@ -33,5 +34,6 @@ __all__ = [
     "ImageDataModule",
     "ImageDataset",
     "ImageFolder",
+    "Torchvision",
     "register_dataset",
 ]

@@ -11,6 +11,7 @@ from vae.metrics import (
     ActiveUnits,
     ImportanceEstimateMetrics,
     PerImageMean,
+    PosteriorCodes,
     ReconstructionMetrics,
     bits_per_dim,
     summarize,
@@ -87,3 +88,16 @@ def test_active_units_are_those_whose_mean_moves():
     for batch in means.split(300):
         metric.update(batch)
     assert metric.compute() == {"active_units": 2}
+
+
+def test_codes_come_in_the_order_of_the_images():
+    means, scales, bound = torch.randn(6, 2), torch.rand(6, 2), torch.randn(6)
+    metric = PosteriorCodes()
+    for index in (torch.tensor([4, 1, 5]), torch.tensor([0, 3, 2])):
+        metric.update(index, bound[index], 2 * bound[index].double(), means[index], scales[index])
+    expected = {"index": torch.arange(6), "means": means, "scales": scales}
+    expected |= {"elbo": bound.double(), "log_marginal": 2 * bound.double()}
+    found = metric.compute()
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert torch.equal(found[name], values), name

@@ -24,6 +24,7 @@ from vae.metrics import (
     ImportanceEstimateMetrics,
     KLPerDimension,
     PerImageMean,
+    PosteriorCodes,
     ReconstructionMetrics,
     bits_per_dim,
 )
@@ -179,6 +180,8 @@ class LitVAE(LightningModule):
         self.test_bound = ImportanceEstimateMetrics()
         self.active_units, self.kl_per_dimension = ActiveUnits(), KLPerDimension()
         self.quality = ReconstructionMetrics()
+        self.codes = PosteriorCodes()
+        self.test_codes: dict[str, Tensor] = {}  # what `codes` found in the last test
         self.importance_samples: tuple[int, ...] = (100,)  # of each image, in the test
 
     def setup(self, stage: str) -> None:
@@ -290,7 +293,9 @@ class LitVAE(LightningModule):
         binary = getattr(self.trainer.datamodule, "binary", False)
         if self.vae.likelihood.log_prob_kind(binary) == "log-likelihood":
             estimate["bits_per_dim"] = bits_per_dim(estimate["log_marginal"], self.vae.image_shape)
-        self.test_bound.update(self.evaluate_bound(batch, q_z) | bounds | estimate)
+        terms = self.evaluate_bound(batch, q_z)
+        self.test_bound.update(terms | bounds | estimate)
+        self.codes.update(batch.index, terms["elbo"], estimate["log_marginal"], q_z.mean, q_z.stddev)
         self.evaluate_posterior(q_z)
         self.quality.update(self.vae.generate(q_z.mean), batch.images)
 
@@ -368,6 +373,8 @@ class LitVAE(LightningModule):
             warnings.warn(message, Underestimate, stacklevel=1)
         for metric in (self.test_bound, self.active_units, self.kl_per_dimension, self.quality):
             self.log_all("test", metric)
+        self.test_codes = self.codes.compute()
+        self.codes.reset()
 
     def log_all(self, stage: str, metric: Metric) -> None:
         """Log what a metric has found over the whole split, and reset it."""

@@ -112,6 +112,25 @@ class ActiveUnits(PerImageValues):
         return {"active_units": int(is_active(self.all_rows()).sum())}
 
 
+class PosteriorCodes(PerImageValues):
+    """The posterior and the bounds of each image.
+
+    `update` takes `index`, `elbo` and `log_marginal`, [B], and `means` and `scales`, [B, Z]. `compute` gives those of
+    all images, in the order of `index`.
+    """
+
+    def update(self, index: Tensor, elbo: Tensor, log_marginal: Tensor, means: Tensor, scales: Tensor) -> None:
+        columns = torch.stack([index, elbo, log_marginal], dim=-1)
+        super().update(torch.cat([columns, means, scales], dim=-1))
+
+    def compute(self) -> dict[str, Tensor]:
+        rows = self.all_rows()
+        rows = rows[rows[:, 0].argsort()]
+        means, scales = rows[:, 3:].float().chunk(2, dim=-1)
+        index, elbo, log_marginal = rows[:, :3].unbind(-1)
+        return {"index": index.long(), "elbo": elbo, "log_marginal": log_marginal, "means": means, "scales": scales}
+
+
 class KLPerDimension(PerImageValues):
     """The mean KL of each latent variable, nats. `update` takes the terms of the KL, [B, Z]."""
 
@@ -153,6 +172,8 @@ UNITS = {
     "psnr": "dB",
     "ssim": "",
     "num_samples": "per image",
+    "probe_linear": "of the images",
+    "probe_nearest_neighbour": "of the images",
     "effective_sample_size": "samples",
     "effective_sample_size_5_percent": "samples",
     "num_images": "",

@@ -1,14 +1,19 @@
 """The options of test.py and visualizations.py."""
 
+import json
 import shutil
 from inspect import signature
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from helpers import DIGITS
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
 
 from datamodules import CryptoPunks, Digits
+from vae import LitVAE
 from vae.figures import CAN_SHOW_SAMPLES, FIGURES
 
 
@@ -28,6 +33,37 @@ def test_the_options_of_figures_reach_them(script, run_folder, tmp_path):
         manifold[0] - 8 * 48,
         manifold[1] - 8 * 48,
     )
+
+
+@pytest.mark.parametrize(("suffix", "begins"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")])
+def test_figures_in_another_format_keep_their_names(script, run_folder, suffix, begins):
+    figures = ["--figures", "reconstruction", "learning_curves", "explorer", "--format", suffix]
+    drawn = script("visualizations.py", *figures)
+    assert (drawn.status, drawn.err) == (0, "")
+    names = ["digits_reconstruction_latent_variables=2", "learning_curves"]
+    paths = [Path("visualization_imgs") / f"{name}.{suffix}" for name in names]
+    assert drawn.out.splitlines()[1:3] == [*map(str, paths)]
+    assert drawn.out.splitlines()[3].endswith("explorer_latent_variables=2.html")
+    before = [path.read_bytes() for path in paths]
+    assert all(content.startswith(begins) for content in before)
+    assert suffix == "pdf" or b"bernoulli" in before[0]  # the source, which a PDF holds encoded
+    script("visualizations.py", *figures)
+    assert [path.read_bytes() for path in paths] == before
+
+
+EXPECTED_DPI = "error: --dpi: expected a whole number of at least 10 and of at most 1,000, got 0"
+
+
+def test_dpi_scales_a_figure(script, run_folder):
+    path = "visualization_imgs/digits_reconstruction_latent_variables=2.png"
+    sizes = []
+    for options in ([], ["--dpi", 50], ["--dpi", 300]):
+        assert script("visualizations.py", "--figures", "reconstruction", *options).status == 0
+        with Image.open(path) as image:
+            sizes.append(image.size)
+    assert sizes[1:] == [tuple(scale * length // 2 for length in sizes[0]) for scale in (1, 6)]
+    wrong = script("visualizations.py", "--dpi", 0)
+    assert (wrong.status, wrong.err.splitlines()[0]) == (2, EXPECTED_DPI)
 
 
 def test_the_figures_show_the_split_that_is_asked_for(script, run_folder, tmp_path):
@@ -187,3 +223,62 @@ def test_an_accelerator_that_is_not_there(script, run_folder, name):
     outcome = script(name, "--accelerator", "abacus")
     assert outcome.status == 1
     assert outcome.err.startswith("error: --accelerator abacus: ")
+
+
+def test_codes_are_saved_with_what_the_model_gives_for_each_image(script, run_folder):
+    outcome = script("test.py", "--save", "codes.npz", "--num_samples", 10)
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.splitlines()[-1] == "Written to codes.npz"
+    with np.load("codes.npz", allow_pickle=False) as file:
+        saved = dict(file)
+    assert set(saved) == {"index", "elbo", "log_marginal", "means", "scales", "labels"}
+    data, lit = Digits(), LitVAE.load_from_checkpoint(run_folder / "checkpoints/best.ckpt", weights_only=True)
+    with torch.no_grad():
+        q_z = lit.vae.encode(data.images("test"))
+    assert saved["index"].tolist() == list(range(300))
+    assert np.allclose(saved["means"], q_z.mean, atol=1e-5)
+    assert np.allclose(saved["scales"], q_z.stddev, atol=1e-5)
+    assert saved["labels"].tolist() == data.labels("test").tolist()
+    metrics = json.loads((run_folder / "test_metrics.json").read_text())
+    for name in ("elbo", "log_marginal"):
+        assert saved[name].mean() == pytest.approx(metrics[name], rel=1e-6)
+    assert not {name for name in metrics if name.startswith("probe")}
+
+
+def test_codes_without_labels(script, tiny_punks):
+    script("train.py", "--data", "CryptoPunks", "--model.hidden_dims", 8, "--trainer.max_epochs", 1)
+    assert script("test.py", "--save", "codes.npz").status == 0
+    with np.load("codes.npz", allow_pickle=False) as file:
+        assert set(file) == {"index", "elbo", "log_marginal", "means", "scales"}
+    probed = script("test.py", "--probe")
+    expected = "error: --probe needs labels of two classes at least, which punks does not have.\n"
+    assert (probed.status, probed.out, probed.err) == (1, "", expected)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nowhere/codes.npz", "nowhere/codes.npz: there is no folder nowhere. Make it, or name a file in another one."),
+        ("lightning_logs", "lightning_logs is a folder: name a file in it, such as lightning_logs/codes.npz"),
+    ],
+)
+def test_codes_that_have_no_place(script, run_folder, path, message):
+    outcome = script("test.py", "--save", path)
+    assert (outcome.status, outcome.out, outcome.err) == (1, "", f"error: {message}\n")
+
+
+def test_a_probe_of_the_codes(script, run_folder):
+    """The nearest neighbour by all distances; the linear probe by scikit-learn on codes standardised by hand."""
+    outcome = script("test.py", "--probe")
+    assert outcome.status == 0, outcome.err
+    metrics = json.loads((run_folder / "test_metrics.json").read_text())
+    data, lit = Digits(), LitVAE.load_from_checkpoint(run_folder / "checkpoints/best.ckpt", weights_only=True)
+    with torch.no_grad():
+        train, tested = (lit.vae.encode(data.images(split)).mean for split in ("train", "test"))
+    nearest = data.labels("train")[torch.cdist(tested.double(), train.double()).argmin(1)]
+    found = (nearest == data.labels("test")).double().mean().item()
+    assert metrics["probe_nearest_neighbour"] == pytest.approx(found, abs=1e-9)
+    train, tested = ((codes - train.mean(0)) / train.std(0, correction=0) for codes in (train, tested))
+    linear = LogisticRegression(max_iter=1_000).fit(train, data.labels("train"))
+    assert metrics["probe_linear"] == pytest.approx(linear.score(tested, data.labels("test")), abs=0.01)
+    assert f"{metrics['probe_linear']:.4f}" in outcome.out

@@ -8,7 +8,7 @@ from common_fixtures import REAL_DATA
 from helpers import SPLITS, ready
 
 from datamodules import MNIST
-from datamodules.mnist import draw_binary, random_bytes
+from datamodules.binarization import draw_binary, random_bytes
 
 
 def received(data, epoch=0, block=0, training=True):
@@ -92,7 +92,7 @@ def test_threshold_and_none(tiny_mnist):
     [
         ({"val_size": 60_000}, "val_size: expected 0 to 59,999 of the 60,000 training images, got 60,000"),
         ({"val_size": -1}, "val_size: expected 0 to 59,999"),
-        ({"binarize": "maybe"}, "unknown binarize 'maybe': choose one of dynamic, threshold, none"),
+        ({"binarize": "maybe"}, "unknown binarize 'maybe': choose one of dynamic, fixed, threshold, none"),
     ],
 )
 def test_mnist_options_out_of_range(options, message):

@@ -1,16 +1,29 @@
 """The command lines of the three scripts, and the messages that their users read."""
 
 from vae.cli.errors import user_facing_errors
-from vae.cli.evaluation import draw, evaluation_trainer, parse_sample_counts, run_command
+from vae.cli.evaluation import (
+    Resolution,
+    check_request,
+    draw,
+    evaluation_trainer,
+    parse_sample_counts,
+    print_metrics,
+    probe_model,
+    run_command,
+)
 from vae.cli.own_parts import import_parts
 from vae.cli.train import TrainCLI
 
 __all__ = [
+    "Resolution",
     "TrainCLI",
+    "check_request",
     "draw",
     "evaluation_trainer",
     "import_parts",
     "parse_sample_counts",
+    "print_metrics",
+    "probe_model",
     "run_command",
     "user_facing_errors",
 ]

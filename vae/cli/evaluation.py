@@ -1,4 +1,4 @@
-"""`test.py` and `visualizations.py`: command lines made from a function's signature, their Trainer, the drawing."""
+"""`test.py` and `visualizations.py`: command lines from a function's signature, their Trainer, tables and figures."""
 
 import sys
 from argparse import ArgumentTypeError
@@ -6,17 +6,27 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from inspect import Parameter, signature
 from itertools import pairwise
+from math import prod
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from jsonargparse.typing import restricted_number_type
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from rich.console import Console
+from rich.table import Table
 
 from vae.callbacks import progress
 from vae.cli.own_parts import ImportOption
 from vae.cli.parser import CommandLineParser
-from vae.figures import CAN_SHOW_SAMPLES, NotApplicable, render
-from vae.runs import RunError
+from vae.figures import CAN_SHOW_SAMPLES, NotApplicable, encode_images, render
+from vae.lit_vae import LitVAE
+from vae.metrics import summarize
+from vae.probe import MAX_IMAGES, probe_codes
+from vae.runs import MAX_VALUES, RunError, check_file_name
+
+Resolution = restricted_number_type("Resolution", int, [(">=", 10), ("<=", 1_000)], docstring="10 to 1,000")
 
 
 def parse_sample_counts(text: str | tuple[int, ...]) -> tuple[int, ...]:
@@ -66,8 +76,51 @@ def evaluation_trainer(**options) -> Trainer:
         raise MisconfigurationException(f"--accelerator {options['accelerator']}: {error}") from error
 
 
+def check_request(data: Any, split: str, save: str | None, probe: bool) -> None:
+    """See that what is asked of a test can be had, before it takes its time.
+
+    Args:
+        data: the data module.
+        split: the split that is tested.
+        save: the file for the codes.
+        probe: whether classifiers are fitted.
+
+    Raises:
+        RunError: the file could not be written, or there are no labels to classify.
+    """
+    if save:
+        check_file_name(Path(save))
+    if probe:
+        labels = data.labels("train", num_probed(data)), data.labels(split, 1)
+        if labels[0] is None or labels[1] is None or len(labels[0].unique()) < 2:
+            raise RunError(f"--probe needs labels of two classes at least, which {data.name} does not have.")
+
+
+def num_probed(data: Any) -> int:
+    """How many training images a probe is fitted to: fewer where they are large."""
+    return max(1, min(MAX_IMAGES, MAX_VALUES // prod(data.image_shape)))
+
+
+@torch.no_grad()
+def probe_model(lit: LitVAE, data: Any, split: str) -> dict[str, float]:
+    """The accuracies of `probe_codes`, of a model that was tested on that split."""
+    n = num_probed(data)
+    means, _ = encode_images(lit.vae, data.images("train", n).to(lit.vae.prior_loc.device))
+    return probe_codes(means, data.labels("train", n), lit.test_codes["means"], data.labels(split))
+
+
+def print_metrics(found: Mapping[str, float], lit: LitVAE, data: Any, split: str, title: str) -> dict[str, Any]:
+    """Print what a test has found as a table; the same as it is written."""
+    metrics, rows = summarize(found, lit.vae.likelihood.log_prob_kind(data.binary))
+    table = Table("", f"{data.name}, {split}", "", title=title)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+    return {"split": split, **metrics}
+
+
 def draw(
-    names: Iterable[str], inputs: Mapping[str, Callable], data_error: type[Exception]
+    names: Iterable[str], inputs: Mapping[str, Callable], data_error: type[Exception], **options
 ) -> Iterator[tuple[str, str, bytes]]:
     """Draws figures: the name, the suffix and the content of each; which could not be drawn, and why, is printed.
 
@@ -75,6 +128,7 @@ def draw(
         names: the names in FIGURES.
         inputs: what gets each argument of a figure.
         data_error: what it raises when the images are missing; figures that can do without them are drawn nevertheless.
+        options: of `render`.
 
     Raises:
         RunError, data_error: none could be drawn.
@@ -82,7 +136,7 @@ def draw(
     inputs, drawn, without_data, problem = dict(inputs), 0, [], None
     for name in names:
         try:
-            yield name, *render(name, inputs)
+            yield name, *render(name, inputs, **options)
             drawn += 1
         except NotApplicable as reason:
             print(f"Not drawn: {reason}", file=sys.stderr)
@@ -91,7 +145,7 @@ def draw(
             inputs |= dict.fromkeys(("images", "labels"), partial(fail, error))  # the others need not load it again
             if name in CAN_SHOW_SAMPLES:
                 print(f"{name}: samples from the prior stand in for the images, which are missing", file=sys.stderr)
-                yield name, *render(name, inputs | prior_samples(inputs))
+                yield name, *render(name, inputs | prior_samples(inputs), **options)
                 drawn += 1
             else:
                 without_data.append(name)

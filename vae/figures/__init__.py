@@ -16,7 +16,7 @@ import matplotlib.style
 import torch
 
 from vae.choices import choose, register
-from vae.figures.drawing import STYLE, NotApplicable, add_caption, encode_gif
+from vae.figures.drawing import DPI, STYLE, NotApplicable, add_caption, encode_gif
 from vae.figures.explorer import explorer
 from vae.figures.latent_space import (
     encode_images,
@@ -37,6 +37,7 @@ from vae.figures.training import film_frame, learning_curve, learning_curves, tr
 
 __all__ = [
     "CAN_SHOW_SAMPLES",
+    "DPI",
     "FIGURES",
     "NotApplicable",
     "compares_runs",
@@ -85,13 +86,17 @@ def compares_runs(name: str) -> bool:
 
 
 @matplotlib.style.context(STYLE)
-def render(name: str, inputs: Mapping[str, Callable[..., Any]]) -> tuple[str, bytes]:
-    """The figure of that name as a file: its suffix (png, gif or html) and its content.
+def render(
+    name: str, inputs: Mapping[str, Callable[..., Any]], file_format: str = "png", dpi: int = DPI
+) -> tuple[str, bytes]:
+    """The figure of that name as a file: its suffix (that of the format, gif or html) and its content.
 
     Args:
         name: one of FIGURES.
         inputs: what gets each argument that a figure may have; those of images and labels take their number. `source`
             gets what the caption says: run, epoch, data, split and likelihood.
+        file_format: png, pdf or svg; animations are GIF and pages HTML nevertheless.
+        dpi: pixels per inch of a PNG, and of images inside a PDF or SVG.
 
     Raises:
         UnknownName: the figure has an argument that is none of the inputs.
@@ -113,6 +118,13 @@ def render(name: str, inputs: Mapping[str, Callable[..., Any]]) -> tuple[str, by
     if isinstance(result, list):
         return "gif", encode_gif(result, source)
     content = BytesIO()
-    metadata = {"Title": name} | {part.capitalize(): text for part, text in source.items()}
-    result.savefig(content, format="png", metadata=metadata)
-    return "png", content.getvalue()
+    result.savefig(content, format=file_format, dpi=dpi, metadata=file_metadata(name, source, file_format))
+    return file_format, content.getvalue()
+
+
+def file_metadata(name: str, source: Mapping[str, str], file_format: str) -> Mapping[str, str | None]:
+    """What a file says of its figure; PDF and SVG have one field for all of it, and would bear the time."""
+    if file_format == "png":
+        return {"Title": name} | {part.capitalize(): text for part, text in source.items()}
+    field, time = {"pdf": ("Subject", "CreationDate"), "svg": ("Description", "Date")}[file_format]
+    return {"Title": name, field: ", ".join(f"{part}: {text}" for part, text in source.items()), time: None}

@@ -29,6 +29,7 @@ COLOURS = (
 STYLE = {
     "figure.dpi": DPI,
     "savefig.dpi": "figure",
+    "svg.hashsalt": "vae",  # the same figure is the same file
     "savefig.bbox": None,
     "font.size": 12,
     "axes.titlesize": 13,

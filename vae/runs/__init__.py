@@ -26,16 +26,18 @@ from vae.runs.logs import (
     scalar_tag,
     truncate_event_files,
 )
-from vae.runs.results import figure_inputs, save_test_metrics
+from vae.runs.results import MAX_VALUES, check_file_name, figure_inputs, save_codes, save_test_metrics
 from vae.runs.resuming import check_hyperparameters, check_resumable, checkpoint_to_resume, how_to_resume
 from vae.runs.settings import check_settings, read_settings
 
 __all__ = [
+    "MAX_VALUES",
     "ROOT",
     "Interrupted",
     "OtherCheckpoint",
     "RunError",
     "best_checkpoint",
+    "check_file_name",
     "check_hyperparameters",
     "check_resumable",
     "check_settings",
@@ -60,6 +62,7 @@ __all__ = [
     "remove_later_frames",
     "run_folder",
     "run_of",
+    "save_codes",
     "save_test_metrics",
     "scalar_tag",
     "truncate_event_files",

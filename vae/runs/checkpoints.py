@@ -61,7 +61,7 @@ def check_contents(checkpoint: Mapping[str, Any], datasets: Mapping[str, type]) 
     hparams = [checkpoint["hyper_parameters"], checkpoint["datamodule_hyper_parameters"]]
     if any(CONTROL.search(text) for text in texts([*hparams, checkpoint.get("versions")])):
         raise ValueError("control characters in a text")
-    choose("data set", hparams[1]["dataset"], datasets)
+    choose("data set", hparams[1].get("data_module", hparams[1]["dataset"]), datasets)
     if not isinstance(checkpoint.get("global_step", 0), int) or not isinstance(checkpoint.get("epoch", 0), int):
         raise ValueError("global_step or epoch is no whole number")
     with torch.device("meta"):  # where no size takes memory
@@ -104,8 +104,8 @@ def rebuild(
         lit = LitVAE(**checkpoint["hyper_parameters"])
         lit.load_state_dict(checkpoint["state_dict"])
         options = dict(checkpoint["datamodule_hyper_parameters"])
-        dataset = datasets[options.pop("dataset")]
-        data = dataset(**options | ({"data_dir": data_dir} if data_dir else {}))
+        kind = datasets[options.pop("data_module", None) or options.pop("dataset")]  # some have an option `dataset`
+        data = kind(**options | ({"data_dir": data_dir} if data_dir else {}))
         if data.image_shape != lit.vae.image_shape:
             raise ValueError("model and data do not fit each other")
     return lit.eval(), data
@@ -143,6 +143,7 @@ def describe(ckpt_path: Path, datasets: Mapping[str, type]) -> dict[str, str]:
     lit, data = rebuild(checkpoint, ckpt_path, datasets)
     hparams = {"model": dict(lit.hparams), "data": dict(data.hparams)}
     palette = hparams["model"].pop("palette", None)
+    hparams["data"].pop("data_module", None)
     layers = [(name, layer) for name, layer in lit.vae.named_modules() if [*layer.parameters(recurse=False)]]
     counts = {name: sum(p.numel() for p in layer.parameters(recurse=False)) for name, layer in layers}
     with as_untrusted(ckpt_path):  # a file that was stripped to its weights lacks some of these

@@ -3,16 +3,19 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
+from io import BytesIO
 from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
 
 from vae.likelihoods import LIKELIHOODS
 from vae.model import VAE
 from vae.runs.checkpoints import load_run, read_checkpoint
-from vae.runs.folders import find_checkpoint, run_of, write_atomically
+from vae.runs.folders import RunError, find_checkpoint, run_of, write_atomically
 from vae.runs.logs import read_frames, read_history, scalar_tag
 
 SHOWN = {"train": "training images", "val": "validation images", "test": "test images", "all": "images"}
@@ -20,7 +23,13 @@ MAX_VALUES = 2**27  # pixel values of the images that a figure is made from: 512
 
 
 def figure_inputs(
-    ckpt_path: Path, vae: VAE, data: Any, split: str, names: Sequence[str] | None, datasets: Mapping[str, type]
+    ckpt_path: Path,
+    vae: VAE,
+    data: Any,
+    split: str,
+    names: Sequence[str] | None,
+    datasets: Mapping[str, type],
+    **options: Any,
 ) -> dict[str, Callable[..., Any]]:
     """What a figure may show, by the name it has there, and how to get it: only what is asked for is read.
 
@@ -31,6 +40,7 @@ def figure_inputs(
         split: the split whose images are shown.
         names: the runs whose histories are compared; by default that of the checkpoint.
         datasets: the data modules by name.
+        options: the values of the figures' options.
 
     Raises:
         RunError: one of the runs is not there.
@@ -63,6 +73,7 @@ def figure_inputs(
             "split": split,
             "likelihood": likelihood_name(vae),
         },
+        **{name: lambda value=value: value for name, value in options.items()},
     }
 
 
@@ -80,8 +91,10 @@ def measured(vae: VAE, data: Any) -> str:
 def describe_data(data: Any) -> str:
     """The data set's name and the options of its own that change its images."""
     parameters = signature(vars(type(data)).get("__init__", object.__init__)).parameters  # not those of its base class
-    own = [name for name in parameters if name in data.hparams and name not in ("val_size", "batch_size")]
-    return ", ".join([data.name, *(f"{name} {data.hparams[name]}" for name in own)])
+    alike = ("dataset", "val_size", "batch_size")
+    own = [name for name in parameters if name in data.hparams and name not in alike]
+    values = {name: getattr(data, name, data.hparams[name]) for name in own}  # an attribute is what null stands for
+    return ", ".join([data.name, *(f"{name} {value}" for name, value in values.items())])
 
 
 def likelihood_name(vae: VAE) -> str:
@@ -118,4 +131,31 @@ def save_test_metrics(ckpt_path: Path, metrics: Mapping[str, Any]) -> Path:
             for name in ("elbo", "log_marginal"):
                 writer.add_scalar(scalar_tag(f"test_{name}"), metrics[name], step)
     write_atomically(path, json.dumps({"checkpoint": str(ckpt_path), **metrics}, indent=2).encode())
+    return path
+
+
+def check_file_name(path: Path) -> None:
+    """See that a file of that name could be written.
+
+    Raises:
+        RunError: its folder does not exist, or it is a folder.
+    """
+    if not path.parent.is_dir():
+        raise RunError(f"{path}: there is no folder {path.parent}. Make it, or name a file in another one.")
+    if path.is_dir():
+        raise RunError(f"{path} is a folder: name a file in it, such as {path / 'codes.npz'}")
+
+
+@rank_zero_only
+def save_codes(path: Path, codes: Mapping[str, Tensor], labels: Tensor | None) -> Path:
+    """Write the codes of a test as a NumPy archive: arrays that `numpy.load` reads.
+
+    Args:
+        path: the file.
+        codes: the arrays by name, a row per image.
+        labels: the images' labels [N], if there are any.
+    """
+    content = BytesIO()
+    np.savez(content, **codes, **({} if labels is None else {"labels": labels}))
+    write_atomically(path, content.getvalue())
     return path

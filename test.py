@@ -44,10 +44,9 @@ def test(
     data.test_split, lit.importance_samples = split, num_samples
     (found,) = cli.evaluation_trainer(accelerator=accelerator, devices=devices).test(lit, data, verbose=False)
     found |= cli.probe_model(lit, data, split) if probe else {}
-    metrics = cli.print_metrics(found, lit, data, split, str(checkpoint))
-    print(f"Written to {runs.save_test_metrics(checkpoint, metrics)}")
-    if save:
-        print(f"Written to {runs.save_codes(Path(save), lit.test_codes, data.labels(split))}")
+    written = [runs.save_test_metrics(checkpoint, cli.print_metrics(found, lit, data, split, str(checkpoint)))]
+    written += [runs.save_codes(Path(save), lit.test_codes, data.labels(split))] if save else []
+    print(*(f"Written to {path}" for path in written), sep="\n")
 
 
 if __name__ == "__main__":

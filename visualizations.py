@@ -54,7 +54,6 @@ def visualize(
 if __name__ == "__main__":
     with user_facing_errors(DataError):
         import_parts()
-        which = f"Which of {', '.join(FIGURES)}; default: all that apply."
-        chosen = {"nargs": "+", "metavar": "NAME", "choices": [*FIGURES], "help": which}
+        which = {"choices": [*FIGURES], "help": f"Which of {', '.join(FIGURES)}; default: all that apply."}
         compared = {"nargs": "+", "help": "Those in learning_curves, by name; other figures show the first."}
-        run_command(visualize, *FIGURES.values(), figures=chosen, runs=compared)
+        run_command(visualize, *FIGURES.values(), figures={"nargs": "+", "metavar": "NAME", **which}, runs=compared)

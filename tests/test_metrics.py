@@ -79,7 +79,18 @@ def test_the_quality_of_reconstructions_meets_numpy():
     assert "ssim" not in small.compute()
     same = ReconstructionMetrics()
     same.update(torch.ones(2, 1, 8, 8), torch.ones(2, 1, 8, 8))
-    assert same.compute() == {"mse": 0.0, "psnr": float("inf"), "ssim": pytest.approx(1.0)}
+    found = same.compute()
+    assert found == {"mse": 0.0, "psnr": float("inf"), "ssim": pytest.approx(1.0), "exact_reconstructions": 1.0}
+
+
+def test_a_reconstruction_is_exact_if_all_its_8_bit_values_are():
+    images = torch.randint(256, (4, 3, 8, 8)) / 255
+    reconstructions = images.clone()
+    reconstructions[1] += 0.4 / 255
+    reconstructions[2, 0, 0, 0] += 1 / 255
+    metrics = ReconstructionMetrics()
+    metrics.update(reconstructions, images)
+    assert metrics.compute()["exact_reconstructions"] == 0.75
 
 
 def test_active_units_are_those_whose_mean_moves():

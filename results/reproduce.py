@@ -1,9 +1,10 @@
-"""Train and test recipes, and keep their metrics: python3 results/reproduce.py NAME ...
+"""Train and test recipes, and keep their metrics: python3 results/reproduce.py NAME ... [--seeds 0 1 2]
 
 For each name the recipe is configs/NAME.yaml, and seeds and samples are those of rows.yaml. The runs are
 lightning_logs/NAME_seedN, resumed if they are there; the metrics go to results/NAME.json.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -72,13 +73,14 @@ def analytic_kl_estimate(vae: VAE, images: torch.Tensor, num_samples: int) -> fl
 def main() -> None:
     """Reproduce the recipes that the command line names."""
     known = rows()
-    for name in sys.argv[1:]:
-        if name not in known:
-            raise SystemExit(f"error: unknown recipe {name}; choose some of {', '.join(known)}")
-    for name in sys.argv[1:]:
+    parser = argparse.ArgumentParser(description="Train and test recipes of configs/, and keep their metrics.")
+    parser.add_argument("names", nargs="+", choices=known, metavar="NAME", help=f"one of {', '.join(known)}")
+    parser.add_argument("--seeds", nargs="+", type=int, help="only these; default: those of rows.yaml")
+    arguments = parser.parse_args()
+    for name in arguments.names:
         path, row = RESULTS / f"{name}.json", known[name]
         found = json.loads(path.read_text())["runs"] if path.exists() else []
-        for seed in row.get("seeds", [0]):
+        for seed in arguments.seeds or row.get("seeds", [0]):
             if all(run["seed"] != seed for run in found):
                 found.append(reproduce(name, seed, row.get("num_samples", 100), row["columns"]))
                 recipe = yaml.safe_load((PROJECT / "configs" / f"{name}.yaml").read_text())

@@ -1,4 +1,4 @@
-"""Train and test recipes, and keep their metrics: python3 results/reproduce.py NAME ... [--seeds 0 1 2]
+"""Train and test recipes, and keep their metrics: python3 results/reproduce.py NAME ... [--seeds 0 1 2].
 
 For each name the recipe is configs/NAME.yaml, and seeds and samples are those of rows.yaml. The runs are
 lightning_logs/NAME_seedN, resumed if they are there; the metrics go to results/NAME.json.

@@ -99,7 +99,7 @@ def samples_and_bound(vae: VAE, x: Tensor) -> Figure:
     axes.axhline(vae.elbo(x, num_samples=100).elbo.mean().item(), ls="--", color="#dc2626", label="ELBO")
     axes.set(xscale="log", xlabel="samples K", ylabel="nats per image")
     axes.set_xticks(counts, [f"{count:,}" for count in counts])
-    axes.legend(loc="center right")
+    axes.legend(loc="center right", bbox_to_anchor=(1, 0.25))
     return chart
 
 

@@ -53,7 +53,7 @@ gallery: .venv/installed-dev
 	$(DRAW) --ckpt_path pretrained/mnist_20d.ckpt --figures reconstruction samples traversals
 	$(DRAW) --ckpt_path pretrained/punks_2d.ckpt --figures learned_manifold
 	$(DRAW) --ckpt_path pretrained/punks_20d.ckpt --figures reconstruction samples traversals interpolations
-	test -d lightning_logs/gallery_film || $(BIN)/python train.py --data Digits --run_name gallery_film --trainer.max_epochs 40 --model.lr_schedule cosine
+	test -d lightning_logs/gallery_film || $(BIN)/python train.py --run_name gallery_film --trainer.max_epochs 12 --model.lr_schedule cosine
 	$(DRAW) --ckpt_path gallery_film --figures training_film
 	$(BIN)/python -c "import pathlib, oxipng; [oxipng.optimize(path) for path in pathlib.Path('$(GALLERY)').glob('*.png')]"
 

@@ -60,7 +60,7 @@ def script(name: str, *options: object) -> None:
 def analytic_kl_estimate(vae: VAE, images: torch.Tensor, num_samples: int) -> float:
     """What some repositories report as log p(x), nats per image: the analytic KL inside the logsumexp.
 
-    It is no bound on anything, and tens of nats above the truth; here to compare with their numbers.
+    It is no bound on anything; here to compare with their numbers.
     """
     total = 0.0
     for x in images.split(100):

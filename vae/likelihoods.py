@@ -239,3 +239,9 @@ LIKELIHOODS = {
     "discretized_logistic": DiscretizedLogisticLikelihood,
     "categorical": CategoricalLikelihood,
 }
+
+
+def likelihood_name(likelihood: Likelihood) -> str:
+    """Its name in LIKELIHOODS, as in --model.likelihood; of one that is not registered, that of its class."""
+    names = (name for name, kind in LIKELIHOODS.items() if type(likelihood) is kind)
+    return next(names, type(likelihood).__name__)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vae.distributions import colours_of
-from vae.likelihoods import LIKELIHOODS, MAX_LOG_SCALE, MAX_LOG_VAR, MIN_LOG_SCALE, MIN_LOG_VAR
+from vae.likelihoods import MAX_LOG_SCALE, MAX_LOG_VAR, MIN_LOG_SCALE, MIN_LOG_VAR, Likelihood, likelihood_name
 from vae.metrics import is_active
 from vae.model import VAE
 from vae.networks import ChannelsFirst
@@ -203,13 +203,13 @@ def describe_layer(
     raise NotExplorable(f"explorer: the page has no layer {type(layer).__name__}, which this model has.")
 
 
-def describe_likelihood(likelihood: nn.Module, p_x: Distribution) -> dict[str, Any]:
+def describe_likelihood(likelihood: Likelihood, p_x: Distribution) -> dict[str, Any]:
     """The likelihood's name and its constants; where one scale serves all pixels, it is that of any p(x|z).
 
     Raises:
         NotExplorable: network.js lacks it.
     """
-    name = next((name for name, kind in LIKELIHOODS.items() if type(likelihood) is kind), type(likelihood).__name__)
+    name = likelihood_name(likelihood)
     if name != "categorical" and f"\n  {name}: {{" not in (FOLDER / "network.js").read_text():
         raise NotExplorable(f"explorer: the page has no likelihood {name}, which this model has.")
     described: dict[str, Any] = {

@@ -12,7 +12,7 @@ import numpy as np
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from vae.likelihoods import LIKELIHOODS
+from vae.likelihoods import likelihood_name
 from vae.model import VAE
 from vae.runs.checkpoints import load_run, read_checkpoint
 from vae.runs.folders import RunError, find_checkpoint, run_of, write_atomically
@@ -71,7 +71,7 @@ def figure_inputs(
             "epoch": epoch_of(ckpt_path),
             "data": describe_data(data),
             "split": split,
-            "likelihood": likelihood_name(vae),
+            "likelihood": likelihood_name(vae.likelihood),
         },
         **{name: lambda value=value: value for name, value in options.items()},
     }
@@ -85,7 +85,7 @@ def epoch_of(ckpt_path: Path) -> str:
 
 def measured(vae: VAE, data: Any) -> str:
     """What the bound of a model is of: bounds compare where this is the same."""
-    return f"{describe_data(data)}, {likelihood_name(vae)} ({vae.likelihood.log_prob_kind(data.binary)})"
+    return f"{describe_data(data)}, {likelihood_name(vae.likelihood)} ({vae.likelihood.log_prob_kind(data.binary)})"
 
 
 def describe_data(data: Any) -> str:
@@ -95,13 +95,6 @@ def describe_data(data: Any) -> str:
     own = [name for name in parameters if name in data.hparams and name not in alike]
     values = {name: getattr(data, name, data.hparams[name]) for name in own}  # an attribute is what null stands for
     return ", ".join([data.name, *(f"{name} {value}" for name, value in values.items())])
-
-
-def likelihood_name(vae: VAE) -> str:
-    """The name of a model's likelihood, as in --model.likelihood."""
-    return next(
-        (name for name, kind in LIKELIHOODS.items() if type(vae.likelihood) is kind), type(vae.likelihood).__name__
-    )
 
 
 def metrics_path(ckpt_path: Path, split: str) -> Path:

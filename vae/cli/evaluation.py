@@ -16,6 +16,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from vae.callbacks import progress
 from vae.cli.own_parts import ImportOption
@@ -26,6 +27,7 @@ from vae.metrics import summarize
 from vae.probe import MAX_IMAGES, probe_codes
 from vae.runs import MAX_VALUES, RunError, check_file_name
 
+DECODED_AT_ONCE = 500  # samples of the prior: a categorical p(x|z) takes half a megabyte an image
 Resolution = restricted_number_type("Resolution", int, [(">=", 10), ("<=", 1_000)], docstring="10 to 1,000")
 
 
@@ -160,8 +162,13 @@ def prior_samples(inputs: Mapping[str, Callable]) -> dict[str, Callable]:
     vae, generator = inputs["vae"](), torch.Generator().manual_seed(0)
     shown = "samples from the prior"
     source = {part: text for part, text in inputs["source"]().items() if part != "split"} | {"images": shown}
+
+    def images(n: int) -> Tensor:
+        z = torch.randn(n, vae.latent_dim, generator=generator).to(vae.prior_loc)
+        return torch.cat([vae.generate(some) for some in z.split(DECODED_AT_ONCE)])
+
     return {
-        "images": lambda n: vae.generate(torch.randn(n, vae.latent_dim, generator=generator).to(vae.prior_loc)),
+        "images": images,
         "labels": lambda n: None,
         "shown": lambda: shown,
         "source": lambda: source,

@@ -25,8 +25,8 @@ Test sets; nats per image, unless a column says otherwise. A recipe is a file in
     python3 test.py --ckpt_path NAME --num_samples 5000
 
 Rows with several seeds show the mean and the range. \\* The effective sample size says that log p(x) is underestimated
-(its 5 % quantile over the images is below 5): more samples raise it. Minutes are those of one run on one core of a
-shared machine. The metrics, commits and seeds are in `results/*.json`; `make results` writes this page from them.
+(its 5 % quantile over the images is below 5): more samples raise it. Minutes are those of one run on one or two cores
+of a shared machine. The metrics, commits and seeds are in `results/*.json`; `make results` writes this page from them.
 """
 
 

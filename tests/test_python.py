@@ -118,3 +118,13 @@ def test_weights_of_other_sizes_are_named(script):
     both = script("train.py", "--init_from", "first", "--ckpt_path", "last")
     assert both.status == 2
     assert "leave out one of them" in both.err
+
+
+def test_weights_for_other_colours_are_refused(tmp_path):
+    options = {"image_shape": (1, 8, 8), "hidden_dims": 4, "likelihood": "categorical"}
+    trainer = Trainer(**QUIET)
+    trainer.strategy.connect(LitVAE(palette=((0,), (9,)), **options))
+    trainer.save_checkpoint(tmp_path / "first.ckpt")
+    runs.init_weights(LitVAE(palette=((9,), (0,)), **options), tmp_path / "first.ckpt")
+    with pytest.raises(runs.RunError, match="other colours"):
+        runs.init_weights(LitVAE(palette=((0,), (8,)), **options), tmp_path / "first.ckpt")

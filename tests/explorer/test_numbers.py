@@ -100,7 +100,7 @@ def test_weights_in_16_bits_keep_the_promise(open_page, monkeypatch, likelihood)
     monkeypatch.setattr(page, "MAX_PAGE_SIZE", int(0.8 * whole))
     small = explorer_page(vae, images)
     assert len(small) < 0.7 * whole
-    check(open_page(small), vae, images[:50], 8, gap=1e-3, rtol=1e-4)  # a density is a sum of terms of thousands of nats
+    check(open_page(small), vae, images[:50], 8, gap=1e-3, rtol=1e-4)  # a density's terms cancel
 
 
 def test_learned_scale_and_floor(open_page):

@@ -75,8 +75,8 @@ def explorer_page(
 ) -> str:
     """The page for a model: one HTML file that needs no network.
 
-    Weights are float32; where these would exceed MAX_PAGE_SIZE, matrices are kept in 16 bits, which moves a bound by up to
-    0.05 nats, and one that is a density by up to 1e-4 of its size. The page takes as many of the images as have space in it.
+    Weights are float32; where these would exceed MAX_PAGE_SIZE, matrices are kept in 16 bits, which moves a bound by up
+    to 0.05 nats, and a density's by up to 1e-4 of its size. The page takes as many of the images as have space in it.
 
     Args:
         vae: the model.

@@ -115,11 +115,19 @@ def init_weights(lit: LitVAE, ckpt_path: Path) -> None:
     """Give a model the weights of a checkpoint, and nothing else of it.
 
     Raises:
-        RunError: the file is missing or damaged, or its weights have other names or sizes, which the message says.
+        RunError: the file is missing or damaged, or its weights have other names, sizes or colours, which the
+            message says.
     """
     checkpoint = read_checkpoint(ckpt_path)
     with as_untrusted(ckpt_path):
         weights = {name: value for name, value in checkpoint["state_dict"].items() if isinstance(value, torch.Tensor)}
+        palette = {tuple(colour) for colour in checkpoint["hyper_parameters"].get("palette") or ()}
+    own_palette = {tuple(colour) for colour in lit.hparams.get("palette") or ()}
+    if palette and own_palette and palette != own_palette:
+        raise RunError(
+            f"--init_from {ckpt_path}: it was trained on images of other colours than these.\n"
+            "Choose the --seed_everything and --data options of that run, which test.py --info lists."
+        )
     there, here = ({name: list(value.shape) for name, value in part.items()} for part in (weights, lit.state_dict()))
     differ = [name for name in {**here, **there} if there.get(name) != here.get(name)]
     if differ:

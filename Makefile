@@ -48,13 +48,15 @@ results: .venv/installed
 GALLERY := visualization_imgs/gallery
 DRAW := $(BIN)/python visualizations.py --output_dir $(GALLERY)
 
-gallery: .venv/installed-dev
+gallery: .venv/installed-browser
 	$(DRAW) --ckpt_path pretrained/mnist_2d.ckpt --figures learned_manifold latent_scatter
 	$(DRAW) --ckpt_path pretrained/mnist_20d.ckpt --figures reconstruction samples traversals
 	$(DRAW) --ckpt_path pretrained/punks_2d.ckpt --figures learned_manifold
 	$(DRAW) --ckpt_path pretrained/punks_20d.ckpt --figures reconstruction samples traversals interpolations
 	test -d lightning_logs/gallery_film || $(BIN)/python train.py --run_name gallery_film --trainer.max_epochs 12 --model.lr_schedule cosine
 	$(DRAW) --ckpt_path gallery_film --figures training_film
+	$(BIN)/python visualizations.py --ckpt_path pretrained/mnist_2d.ckpt --figures explorer
+	$(BIN)/python tests/explorer/record.py visualization_imgs/MNIST_explorer_latent_variables=2.html $(GALLERY)/explorer.gif
 	$(BIN)/python -c "import pathlib, oxipng; [oxipng.optimize(path) for path in pathlib.Path('$(GALLERY)').glob('*.png')]"
 
 .venv/installed: requirements.txt

@@ -16,17 +16,20 @@ COLUMNS = {
     "bits_per_dim": "bits per dimension",
     "exact_reconstructions": "exact",
 }
+FROM_LOG_MARGINAL = ("log_marginal", "bits_per_dim")
 DIGITS = {"active_units": 0, "bits_per_dim": 3, "exact_reconstructions": 3}
 HEAD = """# Results
 
 Test sets; nats per image, unless a column says otherwise. A recipe is a file in `configs/`:
 
     python3 train.py --config configs/NAME.yaml --run_name NAME
-    python3 test.py --ckpt_path NAME --num_samples 5000
+    python3 test.py --ckpt_path NAME
 
+log p(x) and bits per dimension are from 100 samples an image, unless the text says otherwise (`test.py --num_samples`).
 Rows with several seeds show the mean and the range. \\* The effective sample size says that log p(x) is underestimated
-(its 5 % quantile over the images is below 5): more samples raise it. Minutes are those of one run on one or two cores
-of a shared machine. The metrics, commits and seeds are in `results/*.json`; `make results` writes this page from them.
+(its 5 % quantile over the images is below 5): more samples raise it. Minutes are those of one training on one or two
+cores of a shared machine. The metrics, commits and seeds are in `results/*.json`; `make results` writes this page from
+them.
 """
 
 
@@ -38,7 +41,7 @@ def cell(runs: list[dict], column: str) -> str:
     if len(values) > 1:
         text += f" ({min(values):.{digits}f} to {max(values):.{digits}f})"
     underestimated = any(run["effective_sample_size_5_percent"] < MIN_EFFECTIVE_SAMPLES for run in runs)
-    return f"{text} \\*" if column == "log_marginal" and underestimated else text
+    return f"{text} \\*" if column in FROM_LOG_MARGINAL and underestimated else text
 
 
 def section(title: str, text: str, columns: list[str], rows: list[dict]) -> str:

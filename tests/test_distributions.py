@@ -102,7 +102,9 @@ def test_the_gradient_of_the_bernoulli_is_that_of_its_density(shape):
     torch.manual_seed(0)
     logits = (3 * torch.randn(shape, dtype=torch.float64)).requires_grad_()
     x = torch.rand(3, 1, 2, 2, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda logits: PixelBernoulli(logits).log_prob(x), logits)
+    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+        assert check(lambda logits, x: PixelBernoulli(logits).log_prob(x), (logits, x.requires_grad_(True)))
+    assert torch.autograd.gradcheck(lambda x: PixelBernoulli(logits.detach()).log_prob(x), x)
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)

@@ -84,6 +84,30 @@ def test_a_further_logger_gets_the_same_values(script):
     assert runs.best_checkpoint(Path("lightning_logs/mine")).exists()
 
 
+def test_no_number_depends_on_how_a_data_loader_batches(digits):
+    lit = LitVAE(image_shape=(1, 8, 8), hidden_dims=16)
+    images = digits[0][:25]
+    found = []
+    for batch_size in (25, 10, 7):
+        (metrics,) = Trainer(**QUIET).test(lit, DataLoader(images, batch_size), verbose=False)
+        assert lit.test_codes["index"].tolist() == [*range(25)]
+        predicted = Trainer(**QUIET).predict(lit, DataLoader(images, batch_size))
+        found.append((metrics["test/elbo"], torch.cat([part["log_marginal"] for part in predicted])))
+    for elbo, log_marginal in found[1:]:
+        assert elbo == pytest.approx(found[0][0], abs=1e-4)
+        torch.testing.assert_close(log_marginal, found[0][1], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("scaled", [lambda x: 255 * x, lambda x: 2 * x - 1], ids=["to 255", "from -1"])
+def test_values_of_other_scales_are_refused(digits, scaled):
+    images, lit = digits[0][:20], LitVAE(image_shape=(1, 8, 8), hidden_dims=16)
+    trainer = Trainer(max_epochs=1, num_sanity_val_steps=0, **QUIET)
+    with pytest.raises(ValueError, match=r"values in \[0, 1\]"):
+        trainer.fit(lit, DataLoader(scaled(images), 10))
+    with pytest.raises(ValueError, match=r"values in \[0, 1\]"):
+        trainer.fit(lit, DataLoader(images, 10), DataLoader(scaled(images), 10))
+
+
 def test_mlflow_on_a_local_file_store(script, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     logger = ["--trainer.logger", "MLFlowLogger", "--trainer.logger.save_dir", "mlruns"]

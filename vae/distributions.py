@@ -13,24 +13,28 @@ MAX_PIXEL_VALUE = 255  # the largest of 8-bit values
 
 
 class CrossEntropy(torch.autograd.Function):
-    """x l - softplus(l) for values x and logits l; its gradient in l is x - sigmoid(l), in x none is given.
+    """x l - softplus(l) for values x and logits l; its gradient in l is x - sigmoid(l), in x it is l.
 
     As (x - 1/2) l - |l| / 2 + log sigmoid(|l|), in which the last argument lies in [1/2, 1): `log` is exact enough
     there, to 1e-7, and ten times as fast as `log1p`.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, value: Tensor) -> Tensor:
-        if ctx.needs_input_grad[0]:
-            ctx.shape = logits.shape
-            ctx.save_for_backward(value - logits.sigmoid())
+    def forward(logits: Tensor, value: Tensor) -> Tensor:
         size = logits.abs()
         return torch.addcmul(size.sigmoid().log_(), value - 0.5, logits).sub_(size, alpha=0.5)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (residual,) = ctx.saved_tensors
-        return (gradient * residual).sum_to_size(ctx.shape), None
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits, value = ctx.saved_tensors
+        in_value = (gradient * logits).sum_to_size(value.shape) if ctx.needs_input_grad[1] else None
+        return (gradient * (value - logits.sigmoid())).sum_to_size(logits.shape), in_value
 
 
 class PixelBernoulli(Distribution):

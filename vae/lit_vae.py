@@ -71,14 +71,6 @@ class Batch(NamedTuple):
     sizes: tuple[int, ...]
 
 
-def as_batch(batch: Any, batch_idx: int) -> Any:
-    """A batch of the data modules as it is; images, or (images, ...), of any DataLoader as a block of one step."""
-    if hasattr(batch, "sizes"):
-        return batch
-    images = batch if isinstance(batch, Tensor) else batch[0]
-    return Batch(images, batch_idx * len(images) + torch.arange(len(images)), (len(images),))
-
-
 class NotFinite(Exception):
     """The loss became infinite or no number."""
 
@@ -173,6 +165,7 @@ class LitVAE(LightningModule):
         self.training_loss = torch.compile(self.loss, mode=mode) if compile else self.loss
         self.automatic_optimization = False  # a Trainer batch is a block of optimiser steps
         self.epoch_steps = 0  # optimiser steps of the current epoch so far
+        self.next_image = 0  # its number, where the batches of a DataLoader are not numbered
         self.starts_at_mean = init_output_bias  # until the first fit, or a checkpoint, sets the bias
         if init_output_bias and not isinstance(self.vae.likelihood, MeanLikelihood):
             raise ValueError("init_output_bias: this likelihood has no mean that the bias could start at")
@@ -224,13 +217,28 @@ class LitVAE(LightningModule):
         epochs = self.global_step / self.steps_per_epoch
         return self.hparams.beta * min(1.0, epochs / self.hparams.beta_warmup_epochs)
 
+    def as_batch(self, batch: Any, batch_idx: int) -> Any:
+        """A batch of the data modules as it is; images, or (images, ...), of any DataLoader as a block of one step.
+
+        Raises:
+            ValueError: images of the first batch have values outside [0, 1].
+        """
+        if hasattr(batch, "sizes"):
+            return batch
+        images = batch if isinstance(batch, Tensor) else batch[0]
+        if batch_idx == 0:
+            self.next_image = 0
+            self.vae.check_images(images, values=True)
+        first, self.next_image = self.next_image, self.next_image + len(images)
+        return Batch(images, torch.arange(first, self.next_image), (len(images),))
+
     def on_train_epoch_start(self) -> None:
         self.epoch_steps = 0
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """The optimiser steps of a block: images [B, C, H, W], to be cut by `batch.sizes`."""
         optimizer, lr_schedule = self.optimizers(), self.lr_schedulers()
-        batch = as_batch(batch, batch_idx)
+        batch = self.as_batch(batch, batch_idx)
         noise = self.training_noise(len(batch.images), batch_idx).split(batch.sizes, dim=1)
         for x, eps in zip(batch.images.split(batch.sizes), noise, strict=True):
             if self.global_step == self.trainer.max_steps:  # the Trainer looks at it between blocks
@@ -272,20 +280,20 @@ class LitVAE(LightningModule):
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Of each image the posterior's `mean` and `scale`, [B, Z], and its `log_marginal`, [B], nats."""
-        batch = as_batch(batch, batch_idx)
+        batch = self.as_batch(batch, batch_idx)
         q_z = self.vae.encode(batch.images)
         noise = self.evaluation_noise(batch.index, self.importance_samples[-1])
         log_marginal = self.vae.importance_estimate(batch.images, self.importance_samples, noise, q_z).log_marginal
         return {"mean": q_z.mean, "scale": q_z.stddev, "log_marginal": log_marginal}
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        batch = as_batch(batch, batch_idx)
+        batch = self.as_batch(batch, batch_idx)
         q_z = self.vae.encode(batch.images)
         self.val_bound.update(self.evaluate_bound(batch, q_z))
         self.evaluate_posterior(q_z)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        batch = as_batch(batch, batch_idx)
+        batch = self.as_batch(batch, batch_idx)
         q_z = self.vae.encode(batch.images)
         noise = self.evaluation_noise(batch.index, self.importance_samples[-1])
         estimate = self.vae.importance_estimate(batch.images, self.importance_samples, eps=noise, q_z=q_z)._asdict()

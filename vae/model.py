@@ -138,7 +138,7 @@ class VAE(nn.Module):
         Raises:
             ValueError: `x` has another shape, or is not of type float32 or float64.
         """
-        self._check_images(x)
+        self.check_images(x)
         return self.posterior(self.encoder(x.to(self.prior_loc.dtype)))
 
     def decode(self, z: Tensor) -> Distribution:
@@ -173,7 +173,7 @@ class VAE(nn.Module):
             ValueError: as `encode` and `reparameterize`; or values outside of the likelihood's `value_range`. These are
                 not looked for if `eps` is given, as in training: a GPU would have to wait for the answer.
         """
-        self._check_images(x, values=eps is None)
+        self.check_images(x, values=eps is None)
         q_z = q_z or self.encode(x)
         z = reparameterize(q_z, self._noise(num_samples, q_z) if eps is None else eps)
         reconstruction = self.decode(z).log_prob(x).mean(0)
@@ -206,7 +206,7 @@ class VAE(nn.Module):
         Raises:
             ValueError: as `elbo`.
         """
-        self._check_images(x, values=eps is None)
+        self.check_images(x, values=eps is None)
         q_z = self.encode(x)
         z = reparameterize(q_z, self._noise(num_samples, q_z) if eps is None else eps)
         if not doubly_reparameterized:
@@ -245,7 +245,7 @@ class VAE(nn.Module):
         counts = [num_samples] if isinstance(num_samples, int) else list(num_samples)
         if counts[0] < 1 or any(low >= high for low, high in pairwise(counts)):
             raise ValueError(f"num_samples: expected a number of at least 1, or rising ones, got {num_samples}")
-        self._check_images(x, values=True)
+        self.check_images(x, values=True)
         q_z = q_z or self.encode(x)
         if eps is None:
             eps = (self._noise(k, q_z) for _, k in chunk_sizes(counts[-1]))
@@ -279,7 +279,7 @@ class VAE(nn.Module):
         Raises:
             ValueError: as `encode`, or values outside of the likelihood's `value_range`.
         """
-        self._check_images(x, values=True)
+        self.check_images(x, values=True)
         return self.generate(self.encode(x).mean)
 
     def kl_per_dimension(self, q_z: Independent) -> Tensor:
@@ -298,7 +298,7 @@ class VAE(nn.Module):
     def _noise(self, num_samples: int, q_z: Independent) -> Tensor:
         return torch.randn(num_samples, *q_z.mean.shape, dtype=q_z.mean.dtype, device=q_z.mean.device)
 
-    def _check_images(self, x: Tensor, values: bool = False) -> None:
+    def check_images(self, x: Tensor, values: bool = False) -> None:
         """Check shape and type, which costs nothing; and the values, for which a GPU must be waited for.
 
         Raises:

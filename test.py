@@ -33,7 +33,7 @@ def test(
         data_dir: Where the data is now, if it is not where it was.
         accelerator: What to run on: auto, cpu, gpu, ...
         devices: On how many of them.
-        save: A file for the posterior and the bounds of each image: codes.npz.
+        save: A file for the posterior and the bounds of each image, FILE.npz.
     """
     checkpoint = runs.find_checkpoint(ckpt_path, run_name)
     if info:

@@ -258,11 +258,13 @@ def test_codes_without_labels(script, tiny_punks):
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("nowhere/codes.npz", "nowhere/codes.npz: there is no folder nowhere. Make it, or name a file in another one."),
-        ("lightning_logs", "lightning_logs is a folder: name a file in it, such as lightning_logs/codes.npz"),
+        ("nowhere/a.npz", "nowhere/a.npz: nowhere is no folder that can be written to. Make it, or name another one."),
+        ("folder.npz", "folder.npz exists and is no file: name another one"),
+        ("best.ckpt", "best.ckpt: expected a file name that ends in .npz, such as codes.npz"),
     ],
 )
 def test_codes_that_have_no_place(script, run_folder, path, message):
+    Path("folder.npz").mkdir()
     outcome = script("test.py", "--save", path)
     assert (outcome.status, outcome.out, outcome.err) == (1, "", f"error: {message}\n")
 

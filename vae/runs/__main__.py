@@ -6,7 +6,9 @@ Runs whose settings differ in the seed alone make one row: the mean of their val
 import argparse
 import csv
 import json
+import signal
 import sys
+from math import isfinite
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -15,7 +17,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from vae.runs.checkpoints import read_checkpoint
+from vae.runs.checkpoints import CONTROL, read_checkpoint
 from vae.runs.folders import ROOT, RunError, checkpoints_of
 from vae.runs.settings import read_settings
 
@@ -26,23 +28,29 @@ def read_run(run: Path) -> tuple[dict[str, Any], dict[str, float]]:
     """The settings of a run, by the name of their option, and its values; those that it does not have are left out.
 
     Raises:
-        RunError: one of its files is damaged.
+        RunError: one of its files is damaged, or the folder is not one of this project's runs.
     """
-    settings, checkpoint = read_settings(run), read_checkpoint(checkpoints_of(run)[0])
-    data = settings["data"]
-    flat = {"data": data["class_path"].rpartition(".")[2], "seed": settings.get("seed_everything")}
-    parts = {"data": data["init_args"], "model": settings["model"], "trainer": settings["trainer"]}
-    flat |= {f"{group}.{name}": value for group, part in parts.items() for name, value in part.items()}
-    path = run / "test_metrics.json"
-    tested = json.loads(path.read_text()) if path.exists() else {}
-    best = checkpoint.get("callbacks", {}).get("best", {}).get("best_model_score")
-    values = {
-        "epochs": checkpoint["epoch"] + 1,
-        "best val ELBO": None if best is None else float(best),
-        "test ELBO": tested.get("elbo"),
-        "test log p(x)": tested.get("log_marginal"),
-    }
-    return flat, {name: value for name, value in values.items() if value is not None}
+    try:
+        settings, checkpoint = read_settings(run), read_checkpoint(checkpoints_of(run)[0])
+        data, path = settings["data"], run / "test_metrics.json"
+        flat = {"data": data["class_path"].rpartition(".")[2], "seed": settings.get("seed_everything")}
+        parts = {"data": data["init_args"], "model": settings["model"], "trainer": settings["trainer"]}
+        flat |= {f"{group}.{name}": value for group, part in parts.items() for name, value in part.items()}
+        tested = json.loads(path.read_text()) if path.exists() else {}
+        values = {
+            "epochs": checkpoint["epoch"] + 1,
+            "best val ELBO": checkpoint.get("callbacks", {}).get("best", {}).get("best_model_score"),
+            "test ELBO": tested.get("elbo"),
+            "test log p(x)": tested.get("log_marginal"),
+        }
+        numbers = {name: float(value) for name, value in values.items() if value is not None}
+        if not all(map(isfinite, numbers.values())):
+            raise ValueError("a value is not finite")
+    except RunError:
+        raise
+    except Exception as error:  # whatever the contents of a damaged file lead to
+        raise RunError(f"{run} is not a run that this project's train.py wrote, or is damaged.") from error
+    return flat | {"init_from": settings.get("init_from") or ""}, numbers
 
 
 def rows(folders: list[Path]) -> list[dict[str, str]]:
@@ -52,30 +60,34 @@ def rows(folders: list[Path]) -> list[dict[str, str]]:
         try:
             settings, values = read_run(folder)
         except RunError as error:
-            print(f"left out: {error}", file=sys.stderr)
+            print(f"left out: {CONTROL.sub('?', str(error))}", file=sys.stderr)
             continue
         key = json.dumps({name: value for name, value in settings.items() if name != "seed"}, default=str)
         groups.setdefault(key, []).append((folder.name, settings, values))
     first = [members[0][1] for members in groups.values()]
     names = dict.fromkeys(name for settings in first for name in settings if name not in ("data", "seed"))
     differ = [name for name in names if len({str(settings.get(name, "")) for settings in first}) > 1]
-    return [
+    table = [
         {
             "run": " ".join(name for name, _, _ in members),
             "data": members[0][1]["data"],
             **{name: str(members[0][1].get(name, "")) for name in differ},
             "seeds": " ".join(str(settings["seed"]) for _, settings, _ in members),
-            **{name: summary([values[name] for *_, values in members if name in values], name) for name in VALUES},
+            **{name: summary([values.get(name) for *_, values in members], VALUES[name]) for name in VALUES},
         }
         for members in groups.values()
     ]
+    return [{name: CONTROL.sub("?", cell) for name, cell in row.items()} for row in table]
 
 
-def summary(values: list[float], name: str) -> str:
-    """The mean of the values, and their standard deviation if there are several."""
-    digits = VALUES[name]
-    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{mean(values):.{digits}f}{spread}" if values else ""
+def summary(values: list[float | None], digits: int) -> str:
+    """The mean of the values, and their standard deviation if there are several; how many there are, if not all."""
+    found = [value for value in values if value is not None]
+    if not found:
+        return ""
+    spread = f" ± {stdev(found):.{digits}f}" if len(found) > 1 else ""
+    share = f" ({len(found)} of {len(values)})" if len(found) < len(values) else ""
+    return f"{mean(found):.{digits}f}{spread}{share}"
 
 
 def main() -> None:
@@ -97,10 +109,12 @@ def main() -> None:
     always = ("run", "data", "seeds", *VALUES)
     table = Table("run", "data", "options that differ", "seeds", *VALUES, box=SIMPLE)
     for row in found:
-        differ = [f"{name.partition('.')[2]} {row[name]}" for name in row if row[name] and name not in always]
+        differ = [f"{name.rpartition('.')[2]} {row[name]}" for name in row if row[name] and name not in always]
         table.add_row(row["run"], row["data"], ", ".join(differ), row["seeds"], *(row[name] for name in VALUES))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    Console(width=None if sys.stdout.isatty() else 160, markup=False).print(table)
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has enough, such as head, ends it
     main()

@@ -111,7 +111,8 @@ def checkpoints_of(run: Path) -> list[Path]:
     """The checkpoints of a run, or directly in a folder: best.ckpt, last.ckpt, then others, the newest first."""
     folder = run / "checkpoints" if (run / "checkpoints").is_dir() else run
     order = {"best.ckpt": 0, "last.ckpt": 1}
-    return sorted(folder.glob("*.ckpt"), key=lambda path: (order.get(path.name, 2), -path.stat().st_mtime))
+    found = filter(Path.is_file, folder.glob("*.ckpt"))
+    return sorted(found, key=lambda path: (order.get(path.name, 2), -path.stat().st_mtime))
 
 
 def newest_run(name: str | None = None, file: str = "*.ckpt") -> Path:

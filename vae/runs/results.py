@@ -1,6 +1,7 @@
 """The results of a run: the inputs of its figures, and its test metrics."""
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from io import BytesIO
@@ -128,15 +129,17 @@ def save_test_metrics(ckpt_path: Path, metrics: Mapping[str, Any]) -> Path:
 
 
 def check_file_name(path: Path) -> None:
-    """See that a file of that name could be written.
+    """See that codes could be written to a file of that name, and that it is no other file of a run.
 
     Raises:
-        RunError: its folder does not exist, or it is a folder.
+        RunError: it does not end in .npz, its folder does not exist or is read-only, or it is no file.
     """
-    if not path.parent.is_dir():
-        raise RunError(f"{path}: there is no folder {path.parent}. Make it, or name a file in another one.")
-    if path.is_dir():
-        raise RunError(f"{path} is a folder: name a file in it, such as {path / 'codes.npz'}")
+    if path.suffix != ".npz":
+        raise RunError(f"{path}: expected a file name that ends in .npz, such as codes.npz")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise RunError(f"{path}: {path.parent} is no folder that can be written to. Make it, or name another one.")
+    if path.exists() and not path.is_file():
+        raise RunError(f"{path} exists and is no file: name another one")
 
 
 @rank_zero_only
@@ -150,5 +153,5 @@ def save_codes(path: Path, codes: Mapping[str, Tensor], labels: Tensor | None) -
     """
     content = BytesIO()
     np.savez(content, **codes, **({} if labels is None else {"labels": labels}))
-    write_atomically(path, content.getvalue())
+    write_atomically(path.resolve(), content.getvalue())  # what a link leads to
     return path

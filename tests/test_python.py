@@ -121,6 +121,7 @@ def test_mlflow_on_a_local_file_store(script, monkeypatch):
 def test_a_run_can_start_from_the_weights_of_another(script):
     script("train.py", *DIGITS, "--trainer.max_epochs", 1, "--run_name", "first")
     options = ["--model.objective", "iwae", "--model.learning_rate", "1e-12", "--trainer.max_epochs", 1]
+    options += ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "csv"]
     done = script("train.py", *DIGITS, *options, "--run_name", "second", "--init_from", "first")
     assert done.status == 0, done.err
     old, new = (
@@ -129,8 +130,10 @@ def test_a_run_can_start_from_the_weights_of_another(script):
     )
     for name, value in old.items():
         torch.testing.assert_close(new[name], value, atol=1e-6, rtol=0)
-    resumed = script("train.py", "--run_name", "second", "--ckpt_path", "last", "--trainer.max_epochs", 2)
+    own = "lightning_logs/second/config.yaml"  # which names a logger's class: to be trusted, it must be named
+    resumed = script("train.py", "--config", own, "--ckpt_path", "second", "--trainer.max_epochs", 2)
     assert resumed.status == 0, resumed.err
+    assert "2 in all" in resumed.out
 
 
 def test_weights_of_other_sizes_are_named(script):
@@ -142,6 +145,35 @@ def test_weights_of_other_sizes_are_named(script):
     both = script("train.py", "--init_from", "first", "--ckpt_path", "last")
     assert both.status == 2
     assert "leave out one of them" in both.err
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"weight": torch.zeros(2, device="meta")},
+        {"weight": torch.eye(2).to_sparse()},
+        {"weight": torch.zeros(2, dtype=torch.complex64)},
+        {"\x1b[31m": torch.zeros(2)},
+        {"weight": 3},
+        {3: torch.zeros(2)},
+        [torch.zeros(2)],
+    ],
+    ids=str,
+)
+def test_untrusted_weights_are_refused(tmp_path, weights):
+    torch.save({"state_dict": weights, "hyper_parameters": {}}, tmp_path / "foreign.ckpt")
+    with pytest.raises(runs.RunError, match="is not a checkpoint that this project's train.py wrote") as caught:
+        runs.init_weights(LitVAE(image_shape=(1, 8, 8)), tmp_path / "foreign.ckpt")
+    assert "\x1b" not in str(caught.value)
+
+
+def test_a_logger_that_fails_leaves_no_run(script):
+    Path("file").touch()
+    logger = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "file/csv"]
+    done = script("train.py", *DIGITS, "--trainer.max_epochs", 1, "--run_name", "mine", *logger)
+    assert done.status == 1
+    assert done.err.startswith("error: --trainer.logger CSVLogger: ")
+    assert not Path("lightning_logs/mine").exists()
 
 
 def test_weights_for_other_colours_are_refused(tmp_path):

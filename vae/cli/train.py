@@ -143,11 +143,11 @@ class TrainCLI(LightningCLI):
         """Parse; to resume a run, once more with its own config.yaml as the base."""
         self.parse(parser, args)
         self.run_name = self.config.run_name
-        if self.config.ckpt_path and self.config.init_from:
-            parser.error("--init_from begins a new run and --ckpt_path resumes one: leave out one of them")
         if self.config.ckpt_path:
             named = self.config.ckpt_path, self.run_name
             self.ckpt_path, self.checkpoint = runs.checkpoint_to_resume(*named, self.datasets)
+            if self.config.init_from and not self.trusts_settings(runs.run_of(self.ckpt_path)):
+                parser.error("--init_from begins a new run and --ckpt_path resumes one: leave out one of them")
             self.parse(parser, args, self.settings_to_resume(self.ckpt_path, parser))
             data, dataset = self.config.data.init_args, self.config.data.class_path.rpartition(".")[2]
             now = {"dataset": dataset, **data.as_dict()}  # before a model of some other size is built
@@ -159,7 +159,7 @@ class TrainCLI(LightningCLI):
         run = runs.run_of(ckpt_path)
         settings, path = runs.read_settings(run), run / "config.yaml"
         self.begun = settings["trainer"]
-        if any(named and path.samefile(str(named)) for named in self.config.config or ()):
+        if self.trusts_settings(run):
             return None
         options = {group: parser.get_defaults()[group].keys() for group in ("model", "trainer")}
         checked = runs.check_settings(settings, ckpt_path, options, self.datasets)
@@ -170,6 +170,10 @@ class TrainCLI(LightningCLI):
             raise runs.RunError(f"{path}: {parser.explain(str(error))}") from error
         finally:
             parser.exit_on_error = True
+
+    def trusts_settings(self, run: Path) -> bool:
+        """Whether the user names the run's own config.yaml with --config."""
+        return any(named and (run / "config.yaml").samefile(str(named)) for named in self.config.config or ())
 
     def parse(self, parser: CommandLineParser, args: ArgsType, base: Namespace | None = None) -> None:
         parse = parser.parse_object if isinstance(args, dict | Namespace) else parser.parse_args
@@ -238,6 +242,11 @@ class TrainCLI(LightningCLI):
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
+        for logger in self.trainer.loggers[1:]:  # before the run's folder is made
+            try:
+                _ = logger.experiment
+            except Exception as error:  # whatever a server that does not answer makes of its client
+                raise runs.RunError(f"--trainer.logger {type(logger).__name__}: {error}") from error
         try:
             self.trainer.fit(self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True)
         except (OSError, torch.OutOfMemoryError) as error:

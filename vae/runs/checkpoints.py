@@ -13,6 +13,7 @@ from vae.lit_vae import LitVAE
 from vae.runs.folders import RunError
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what a terminal may take for a command
+MAX_NAMED = 10  # weights that differ
 
 
 def read_checkpoint(ckpt_path: Path) -> dict[str, Any]:
@@ -45,8 +46,9 @@ def as_untrusted(ckpt_path: Path) -> Iterator[None]:
     except UnknownName as error:
         advice = "If it is a part of your own, name the module that registers it: --import MODULE"
         raise RunError(f"{ckpt_path}: {error}.\n{advice}") from error
-    except Exception as error:
-        raise RunError(f"{ckpt_path} is not a checkpoint that this project's train.py wrote.") from error
+    except Exception as error:  # its text may be of the file, or of a part of the user's own that has changed
+        reason = CONTROL.sub("?", f"{type(error).__name__}: {error}")[:200]
+        raise RunError(f"{ckpt_path} is not a checkpoint that this project's train.py wrote ({reason}).") from error
 
 
 def check_contents(checkpoint: Mapping[str, Any], datasets: Mapping[str, type]) -> None:
@@ -120,7 +122,9 @@ def init_weights(lit: LitVAE, ckpt_path: Path) -> None:
     """
     checkpoint = read_checkpoint(ckpt_path)
     with as_untrusted(ckpt_path):
-        weights = {name: value for name, value in checkpoint["state_dict"].items() if isinstance(value, torch.Tensor)}
+        weights = checkpoint["state_dict"]
+        if not all(is_weight(*item) for item in weights.items()):
+            raise ValueError("state_dict holds something else than weights")
         palette = {tuple(colour) for colour in checkpoint["hyper_parameters"].get("palette") or ()}
     own_palette = {tuple(colour) for colour in lit.hparams.get("palette") or ()}
     if palette and own_palette and palette != own_palette:
@@ -131,7 +135,10 @@ def init_weights(lit: LitVAE, ckpt_path: Path) -> None:
     there, here = ({name: list(value.shape) for name, value in part.items()} for part in (weights, lit.state_dict()))
     differ = [name for name in {**here, **there} if there.get(name) != here.get(name)]
     if differ:
-        sizes = [f"{name}: {there.get(name, 'none')} there, {here.get(name, 'none')} here" for name in differ]
+        sizes = [
+            f"{name}: {there.get(name, 'none')} there, {here.get(name, 'none')} here" for name in differ[:MAX_NAMED]
+        ]
+        sizes += [f"and {len(differ) - MAX_NAMED} more"] if len(differ) > MAX_NAMED else []
         raise RunError(
             f"--init_from {ckpt_path}: its weights do not fit this model.\n"
             + "\n".join(sizes)
@@ -139,6 +146,12 @@ def init_weights(lit: LitVAE, ckpt_path: Path) -> None:
         )
     lit.load_state_dict(weights)
     lit.starts_at_mean = False
+
+
+def is_weight(name: str, value: torch.Tensor) -> bool:
+    """Whether an entry of a checkpoint's state_dict is one that a model can take, under a name that can be shown."""
+    is_plain = not value.is_meta and value.layout == torch.strided and value.is_floating_point()
+    return is_plain and not CONTROL.search(name)
 
 
 def describe(ckpt_path: Path, datasets: Mapping[str, type]) -> dict[str, str]:

@@ -16,8 +16,10 @@ def register_dataset(kind: type[ImageDataModule]) -> type[ImageDataModule]:
     """Enter a data set in `DATASETS` under the name of its class; a decorator.
 
     Raises:
-        ValueError: there is one of that name.
+        ValueError: there is one of that name, or it is no data module.
     """
+    if not (isinstance(kind, type) and issubclass(kind, ImageDataModule)):
+        raise ValueError(f"data set: expected a subclass of datamodules.ImageDataModule, got {kind}")
     if kind.__name__ in DATASETS:
         raise ValueError(f"the data set {kind.__name__!r} exists already: choose another name")
     DATASETS[kind.__name__] = kind

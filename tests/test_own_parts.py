@@ -15,7 +15,7 @@ import vae.model
 from datamodules import Digits, register_dataset
 from vae import VAE, LitVAE, figures, register_likelihood, register_network
 from vae.figures import register_figure
-from vae.likelihoods import MeanLikelihood
+from vae.likelihoods import Likelihood, MeanLikelihood
 from vae.networks import MLPDecoder, MLPEncoder
 
 EXAMPLE = PROJECT / "examples" / "own_parts.py"
@@ -193,6 +193,47 @@ def test_registered_names_make_a_model(tables):
 def test_a_name_is_registered_once(register):
     with pytest.raises(ValueError, match=r"the .* '\w+' exists already: choose another name"):
         register()
+
+
+def needs_an_option(vae, *, weather):
+    pass
+
+
+def takes_an_input_for_an_option(vae, *, images: int = 3):
+    pass
+
+
+class WithoutKind(Likelihood):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("register", "message"),
+    [
+        (lambda: register_likelihood("own", int), "expected a subclass of vae.likelihoods.Likelihood"),
+        (lambda: register_likelihood("own", WithoutKind), "WithoutKind has no log_prob_kind"),
+        (lambda: register_network("own", OwnEncoder, 3), "expected two classes of modules"),
+        (lambda: register_dataset(int), "expected a subclass of datamodules.ImageDataModule"),
+        (lambda: register_figure(needs_an_option), "option weather needs a default"),
+        (lambda: register_figure(takes_an_input_for_an_option), "option images needs .* a name of its own"),
+    ],
+)
+def test_what_is_no_part_is_refused(tables, register, message):
+    with pytest.raises(ValueError, match=message):
+        register()
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"network": (nn.Flatten, MLPDecoder)}, "Flatten has no out_features"),
+        ({"network": (OwnEncoder, nn.Identity)}, "Identity has no output_layer"),
+        ({"likelihood": nn.Identity()}, "Identity has no num_parameters"),
+    ],
+)
+def test_a_part_that_lacks_what_the_others_need(parts, message):
+    with pytest.raises(ValueError, match=message):
+        VAE(image_shape=(1, 4, 4), **parts)
 
 
 def test_an_argument_of_a_figure_that_nobody_provides(tables):

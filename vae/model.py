@@ -115,11 +115,12 @@ class VAE(nn.Module):
         }
         choose("activation", activation, ACTIVATIONS)
         encoder, decoder = choose("network", network, NETWORKS) if isinstance(network, str) else network
-        self.encoder = build(encoder, hidden_dims=hidden_dims, **options)
+        self.encoder = build(encoder, "out_features", hidden_dims=hidden_dims, **options)
         self.posterior = DiagonalGaussian(self.encoder.out_features, latent_dim)
-        self.decoder = build(decoder, hidden_dims=widths("decoder_hidden_dims", decoder_hidden_dims), **options)
+        own_dims = widths("decoder_hidden_dims", decoder_hidden_dims)
+        self.decoder = build(decoder, "output_layer", hidden_dims=own_dims, **options)
         head = choose("likelihood", likelihood, LIKELIHOODS) if isinstance(likelihood, str) else likelihood
-        self.likelihood = build(head, output_layer=self.decoder.output_layer, **options)
+        self.likelihood = build(head, "num_parameters", output_layer=self.decoder.output_layer, **options)
         self.register_buffer("prior_loc", torch.zeros(latent_dim), persistent=False)
         if init_std is not None:
             for parameter in self.parameters():
@@ -352,11 +353,19 @@ def widths(name: str, value: int | Sequence[int]) -> tuple[int, ...]:
     return value
 
 
-def build(kind: Callable, **options: Any) -> nn.Module:
-    """An object of that kind from those of the options that it takes; a module is there already."""
+def build(kind: Callable, attribute: str, **options: Any) -> nn.Module:
+    """An object of that kind from those of the options that it takes; a module is there already.
+
+    Raises:
+        ValueError: it lacks the attribute that the other parts need.
+    """
     if isinstance(kind, nn.Module):
-        return kind
-    return kind(**{name: options[name] for name in signature(kind).parameters if name in options})
+        part = kind
+    else:
+        part = kind(**{name: options[name] for name in signature(kind).parameters if name in options})
+    if not hasattr(part, attribute):
+        raise ValueError(f"{type(part).__name__} has no {attribute}: see docs/own-parts.md")
+    return part
 
 
 def register_likelihood(name: str, likelihood: type[Likelihood]) -> None:
@@ -367,8 +376,12 @@ def register_likelihood(name: str, likelihood: type[Likelihood]) -> None:
             `output_layer`.
 
     Raises:
-        ValueError: there is one of that name.
+        ValueError: there is one of that name, or it is no likelihood.
     """
+    if not (isinstance(likelihood, type) and issubclass(likelihood, Likelihood)):
+        raise ValueError(f"likelihood {name!r}: expected a subclass of vae.likelihoods.Likelihood, got {likelihood}")
+    if likelihood.log_prob_kind is Likelihood.log_prob_kind:
+        raise ValueError(f"likelihood {name!r}: {likelihood.__name__} has no log_prob_kind: see docs/own-parts.md")
     register("likelihood", name, likelihood, LIKELIHOODS)
     VAE.__init__.__annotations__["likelihood"] = Literal[*LIKELIHOODS]
 
@@ -383,7 +396,9 @@ def register_network(name: str, encoder: Callable[..., nn.Module], decoder: Call
             parameters at each position, [..., n, H, W].
 
     Raises:
-        ValueError: there is one of that name.
+        ValueError: there is one of that name, or a part is no class.
     """
+    if not (callable(encoder) and callable(decoder)):
+        raise ValueError(f"network {name!r}: expected two classes of modules, got {encoder} and {decoder}")
     register("network", name, (encoder, decoder), NETWORKS)
     VAE.__init__.__annotations__["network"] = Literal[*NETWORKS]

@@ -39,7 +39,7 @@ def parse_sample_counts(text: str | tuple[int, ...]) -> tuple[int, ...]:
     """
     if isinstance(text, tuple):
         return text
-    counts = tuple(int(part) if part.isdigit() else 0 for part in text.split(","))
+    counts = tuple(int(part) if part.isdecimal() else 0 for part in text.split(","))
     if min(counts) < 1 or any(low >= high for low, high in pairwise(counts)):
         raise ArgumentTypeError(f"expected a number of at least 1, or rising ones as in 1,10,100; got {text}")
     return counts
@@ -55,6 +55,8 @@ def run_command(function: Callable, *optional: Callable, **options) -> None:
     """
     parser = CommandLineParser(description=str(function.__doc__).splitlines()[0])
     parser.add_function_arguments(function, as_group=False, skip=set(options))
+    for name, settings in options.items():
+        parser.add_argument(f"--{name}", **settings)
     for other in optional:
         material = {
             name for name, parameter in signature(other).parameters.items() if parameter.kind != Parameter.KEYWORD_ONLY
@@ -63,8 +65,6 @@ def run_command(function: Callable, *optional: Callable, **options) -> None:
             parser.add_function_arguments(other, skip=material)
         except ValueError as error:  # an option of that name exists
             raise RunError(f"the options of {other.__name__}: {error}") from error
-    for name, settings in options.items():
-        parser.add_argument(f"--{name}", **settings)
     parser.add_argument("--import", action=ImportOption)
     function(**parser.parse_args())
 

@@ -8,7 +8,7 @@ matplotlib figure, a list of them (an animation) or a string (an HTML page). One
 """
 
 from collections.abc import Callable, Mapping
-from inspect import signature
+from inspect import Parameter, signature
 from io import BytesIO
 from typing import Any
 
@@ -56,8 +56,13 @@ def register_figure(function: Callable) -> Callable:
     """Enter a figure in `FIGURES` under the function's name; a decorator.
 
     Raises:
-        ValueError: there is one of that name.
+        ValueError: there is one of that name, or an option of it has no default or the name of what figures show.
     """
+    parameters = [each for known in (*FIGURES.values(), function) for each in signature(known).parameters.values()]
+    shown = {"source", *(each.name for each in parameters if each.kind is not Parameter.KEYWORD_ONLY)}
+    for name, each in signature(function).parameters.items():
+        if each.kind is Parameter.KEYWORD_ONLY and (each.default is Parameter.empty or name in shown):
+            raise ValueError(f"figure {function.__name__}: its option {name} needs a default, and a name of its own")
     register("figure", function.__name__, torch.no_grad()(matplotlib.style.context(STYLE)(function)), FIGURES)
     return function
 
@@ -77,6 +82,7 @@ for figure in (
     explorer,
 ):
     register_figure(figure)
+del figure
 CAN_SHOW_SAMPLES = ("traversals", "explorer")  # where the images are missing, in their place
 
 

@@ -2,10 +2,8 @@
 
 import hashlib
 import socket
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from http.client import HTTPException
 from pathlib import Path
 
 from datamodules.errors import DataError
@@ -32,7 +30,9 @@ def fetching(what: str, source: str, files: Sequence[str], folder: Path) -> Iter
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
     try:
         yield
-    except (RuntimeError, OSError, EOFError, ValueError, HTTPException, zlib.error) as error:
+    except DataError:
+        raise
+    except Exception as error:  # whatever the bytes that a server sends make of their readers
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(
             f"{what} could not be downloaded from {source} ({reason[-1]}).\n"

@@ -13,7 +13,8 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from datamodules.binarization import Binarize, BinarizedDataModule
 from datamodules.blocks import ImageDataset
-from datamodules.downloads import fetching
+from datamodules.downloads import REMEDY, fetching
+from datamodules.errors import DataError
 
 Name = Literal["FashionMNIST", "KMNIST", "EMNIST", "Omniglot", "CIFAR10", "SVHN"]
 UNREADABLE = (
@@ -33,8 +34,11 @@ def read_drawings(found: Any) -> Tensor:
     """
     drawings = []
     for path in sorted(Path(found.target_folder).rglob("*.png")):
-        with Image.open(path, formats=("PNG",)) as image:  # one of Pillow's other formats starts a program
-            white = ImageOps.invert(image.convert("L"))
+        try:
+            with Image.open(path, formats=("PNG",)) as image:  # one of Pillow's other formats starts a program
+                white = ImageOps.invert(image.convert("L"))
+        except (OSError, SyntaxError) as error:  # the latter of a damaged PNG
+            raise DataError(f"{path} cannot be read: {error}.\n{REMEDY}") from error
         drawings.append(pil_to_tensor(white.resize((28, 28), Image.Resampling.BILINEAR)))
     return torch.stack(drawings)
 
@@ -152,7 +156,10 @@ class Torchvision(BinarizedDataModule):
                 path.replace(target)
 
     def load(self) -> dict[str, ImageDataset]:
-        return self.split(*map(self.convert, self.open(self.data_dir)))
+        train, test = map(self.convert, self.open(self.data_dir))
+        for split, found in (("train", train), ("test", test)):
+            found.check(split, self.image_shape, self.classes)
+        return self.split(train, test)
 
     def convert(self, found: Any) -> ImageDataset:
         """The images and labels of torchvision's training or test set."""

@@ -41,7 +41,7 @@ def import_parts() -> list[str]:
     for name in modules:
         try:
             import_file(Path(name)) if name.endswith(".py") else import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             frames = [frame for frame in extract_tb(error.__traceback__)[1:] if is_own(frame.filename)]
             lines = {frame.filename: frame.lineno for frame in frames}  # of each file the innermost one
             where = "".join(f"{file}, line {line}: " for file, line in [*lines.items()][:1])

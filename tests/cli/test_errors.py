@@ -56,6 +56,7 @@ WRONG = [
     ("train.py --data Digits --trainer.callbacks Timer", 2, "--trainer: config.yaml cannot hold these callbacks"),
     ("train.py --data Digits --trainer.callbacks EarlyStopping", 2, "--trainer.callbacks EarlyStopping: .*: monitor"),
     ("train.py --seed_everything -1", 2, "expected a whole number of at least 0 and below 4,294,967,296, got -1"),
+    ("train.py --seed_everything x1", 2, "and below 4,294,967,296, got x1"),
     ("train.py lightning_logs/mine", 2, "unexpected lightning_logs/mine: .* with --ckpt_path lightning_logs/mine"),
     ("test.py mine", 2, "unexpected mine: name a checkpoint or a run with --ckpt_path mine"),
     ("visualizations.py mine", 2, "unexpected mine: name a checkpoint or a run with --ckpt_path mine"),

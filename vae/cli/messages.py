@@ -12,7 +12,8 @@ from jsonargparse import ArgumentParser
 
 UNKNOWN = re.compile(r"unrecognized arguments: (\S+)|(?:Group '(.+?)' does not accept option|Option) '(.+?)'")
 CLASS = re.compile(r"""Parser key "(.+?)".* given class_path '(?:.*\.)?(\w+)':\s+(.+?)(?=\n    - |\Z)""", re.DOTALL)
-VALUE = re.compile(r'Parser key "(.+?)":(?:\s*Not of type \w+: (\S+)|.*(?:Given|Got) value: (.+?)\s*\Z)', re.DOTALL)
+NUMBER = r"\s*Not of type \w+: (?:invalid literal .+: ')?([^\s']+)"
+VALUE = re.compile(rf'Parser key "(.+?)":(?:{NUMBER}|.*(?:Given|Got) value: (.+?)\s*\Z)', re.DOTALL)
 CONSTRUCTION = re.compile(r"Does not validate against any.*?Errors:\n +- (.+?)\n +- ", re.DOTALL)
 KEY = re.compile(r'Parser key "(.+?)":\s*')
 

@@ -149,6 +149,9 @@ class OwnLikelihood(MeanLikelihood):
     def forward(self, features):
         return Independent(Laplace(self.logits(features).sigmoid(), 0.1), 3)
 
+    def log_prob_kind(self, binary):
+        return "log-density"
+
 
 class OwnEncoder(MLPEncoder):
     def __init__(self, image_shape, depth: int = 3):

@@ -115,12 +115,12 @@ class VAE(nn.Module):
         }
         choose("activation", activation, ACTIVATIONS)
         encoder, decoder = choose("network", network, NETWORKS) if isinstance(network, str) else network
-        self.encoder = build(encoder, "out_features", hidden_dims=hidden_dims, **options)
+        self.encoder = require(build(encoder, hidden_dims=hidden_dims, **options), "out_features")
         self.posterior = DiagonalGaussian(self.encoder.out_features, latent_dim)
         own_dims = widths("decoder_hidden_dims", decoder_hidden_dims)
-        self.decoder = build(decoder, "output_layer", hidden_dims=own_dims, **options)
+        self.decoder = require(build(decoder, hidden_dims=own_dims, **options), "output_layer")
         head = choose("likelihood", likelihood, LIKELIHOODS) if isinstance(likelihood, str) else likelihood
-        self.likelihood = build(head, "num_parameters", output_layer=self.decoder.output_layer, **options)
+        self.likelihood = require(build(head, output_layer=self.decoder.output_layer, **options), "num_parameters")
         self.register_buffer("prior_loc", torch.zeros(latent_dim), persistent=False)
         if init_std is not None:
             for parameter in self.parameters():
@@ -353,16 +353,19 @@ def widths(name: str, value: int | Sequence[int]) -> tuple[int, ...]:
     return value
 
 
-def build(kind: Callable, attribute: str, **options: Any) -> nn.Module:
-    """An object of that kind from those of the options that it takes; a module is there already.
+def build(kind: Callable, **options: Any) -> nn.Module:
+    """An object of that kind from those of the options that it takes; a module is there already."""
+    if isinstance(kind, nn.Module):
+        return kind
+    return kind(**{name: options[name] for name in signature(kind).parameters if name in options})
+
+
+def require(part: nn.Module, attribute: str) -> nn.Module:
+    """The part of a model, if it has what the other parts need of it.
 
     Raises:
-        ValueError: it lacks the attribute that the other parts need.
+        ValueError: it has not.
     """
-    if isinstance(kind, nn.Module):
-        part = kind
-    else:
-        part = kind(**{name: options[name] for name in signature(kind).parameters if name in options})
     if not hasattr(part, attribute):
         raise ValueError(f"{type(part).__name__} has no {attribute}: see docs/own-parts.md")
     return part

@@ -38,7 +38,7 @@ def cell(runs: list[dict], column: str) -> str:
     values = [run[column] for run in runs]
     digits = DIGITS.get(column, 2)
     text = f"{mean(values):.{digits}f}"
-    if len(values) > 1:
+    if min(values) < max(values):
         text += f" ({min(values):.{digits}f} to {max(values):.{digits}f})"
     underestimated = any(run["effective_sample_size_5_percent"] < MIN_EFFECTIVE_SAMPLES for run in runs)
     return f"{text} \\*" if column in FROM_LOG_MARGINAL and underestimated else text

@@ -7,11 +7,13 @@ import pytest
 import torch
 from helpers import DIGITS
 from pytorch_lightning import Trainer, seed_everything
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import vae
 from datamodules import DATASETS, Digits
 from vae import LitVAE, runs
+from vae.networks import MLPDecoder
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 
@@ -174,6 +176,21 @@ def test_a_logger_that_fails_leaves_no_run(script):
     assert done.status == 1
     assert done.err.startswith("error: --trainer.logger CSVLogger: ")
     assert not Path("lightning_logs/mine").exists()
+
+
+def test_weights_that_are_whole_numbers_are_taken_too(tmp_path):
+    def model():
+        encoder = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64))  # which counts its batches
+        encoder.out_features = 64
+        lit = LitVAE(image_shape=(1, 8, 8))
+        lit.vae = vae.VAE(image_shape=(1, 8, 8), hidden_dims=64, network=(encoder, MLPDecoder))
+        return lit
+
+    first, second = model(), model()
+    first.vae.encoder[1].num_batches_tracked += 3
+    torch.save({"state_dict": first.state_dict(), "hyper_parameters": {}}, tmp_path / "first.ckpt")
+    runs.init_weights(second, tmp_path / "first.ckpt")
+    assert second.vae.encoder[1].num_batches_tracked == 3
 
 
 def test_weights_for_other_colours_are_refused(tmp_path):

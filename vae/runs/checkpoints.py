@@ -69,8 +69,14 @@ def check_contents(checkpoint: Mapping[str, Any], datasets: Mapping[str, type]) 
     with torch.device("meta"):  # where no size takes memory
         expected = {name: value.shape for name, value in LitVAE(**hparams[0]).state_dict().items()}
     weights = checkpoint["state_dict"].items()
-    if expected != {name: value.shape for name, value in weights if value.is_contiguous() and not value.is_meta}:
+    if expected != {name: value.shape for name, value in weights if is_weight(name, value)}:
         raise ValueError("the weights are not of the sizes that the hyper-parameters say")
+
+
+def is_weight(name: str, value: torch.Tensor) -> bool:
+    """Whether an entry of a checkpoint's state_dict is one that a model can take, under a name that can be shown."""
+    is_dense = value.layout == torch.strided and value.is_contiguous() and not value.is_meta
+    return is_dense and not value.is_complex() and not CONTROL.search(name)
 
 
 def texts(value: Any) -> Iterator[str]:
@@ -125,9 +131,9 @@ def init_weights(lit: LitVAE, ckpt_path: Path) -> None:
         weights = checkpoint["state_dict"]
         if not all(is_weight(*item) for item in weights.items()):
             raise ValueError("state_dict holds something else than weights")
-        palette = {tuple(colour) for colour in checkpoint["hyper_parameters"].get("palette") or ()}
-    own_palette = {tuple(colour) for colour in lit.hparams.get("palette") or ()}
-    if palette and own_palette and palette != own_palette:
+        hparams = checkpoint["hyper_parameters"], lit.hparams
+        palettes = [{tuple(colour) for colour in part.get("palette") or ()} for part in hparams]
+    if all(palettes) and palettes[0] != palettes[1]:
         raise RunError(
             f"--init_from {ckpt_path}: it was trained on images of other colours than these.\n"
             "Choose the --seed_everything and --data options of that run, which test.py --info lists."
@@ -146,12 +152,6 @@ def init_weights(lit: LitVAE, ckpt_path: Path) -> None:
         )
     lit.load_state_dict(weights)
     lit.starts_at_mean = False
-
-
-def is_weight(name: str, value: torch.Tensor) -> bool:
-    """Whether an entry of a checkpoint's state_dict is one that a model can take, under a name that can be shown."""
-    is_plain = not value.is_meta and value.layout == torch.strided and value.is_floating_point()
-    return is_plain and not CONTROL.search(name)
 
 
 def describe(ckpt_path: Path, datasets: Mapping[str, type]) -> dict[str, str]:

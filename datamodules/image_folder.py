@@ -17,6 +17,7 @@ from datamodules.errors import DataError
 from datamodules.memory import allocate_images
 
 MODES = {1: "L", 3: "RGB"}
+RESAMPLING = {"smooth": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # one of Pillow's others starts a program
 MAX_PIXELS = 2**26  # of one image: 256 MB while it is read
 
@@ -33,6 +34,7 @@ class ImageFolder(ImageDataModule):
     Args:
         size: height and width; an image of another shape is cropped at its longer sides, then scaled.
         channels: 1 (grey) or 3 (colour); transparent pixels become white.
+        resample: how images are scaled: smooth, or nearest, which adds no colour to those of pixel art.
         batch_size: images of a training step, on each device; null: 100, but at most a tenth of the training images.
 
     Raises:
@@ -43,6 +45,7 @@ class ImageFolder(ImageDataModule):
         self,
         size: tuple[int, int] = (32, 32),
         channels: Literal[1, 3] = 3,
+        resample: Literal["smooth", "nearest"] = "smooth",
         batch_size: int | None = None,
         **kwargs,
     ):
@@ -51,6 +54,8 @@ class ImageFolder(ImageDataModule):
             raise ValueError(f"size: expected a height and a width of at least 1, as in [32,32]; got {list(size)}")
         if channels not in MODES:
             raise ValueError(f"channels: expected 1 (grey) or 3 (colour), got {channels}")
+        if resample not in RESAMPLING:
+            raise ValueError(f"resample: expected smooth or nearest, got {resample}")
         if self.hparams.data_dir is None:
             raise ValueError("ImageFolder needs the folder of your images: --data.data_dir FOLDER")
         self.image_shape = (channels, *size)
@@ -103,7 +108,7 @@ class ImageFolder(ImageDataModule):
         if mode.startswith(("I", "F")):
             raise DataError(f"{path} has pixels of 16 bits or more: save it with 8 bits.")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert(MODES[channels])
-        return pil_to_tensor(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS))
+        return pil_to_tensor(ImageOps.fit(image, (width, height), RESAMPLING[self.hparams.resample]))
 
     def label(self, paths: list[Path]) -> torch.Tensor | None:
         """Each image's class [N], in the order of the sub-folders' names; None if there are no sub-folders."""

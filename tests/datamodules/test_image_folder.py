@@ -74,12 +74,29 @@ def test_image_folder_cuts_the_longer_sides_and_puts_transparent_pixels_on_white
     assert image[:, 8, 5].tolist() == [255, 255, 255]
 
 
+@pytest.mark.parametrize("side", [8, 24, 100])  # scaled down, as it is, and up
+def test_pixel_art_keeps_its_colours(tmp_path, side):
+    tile = torch.randint(3, (12, 12), generator=torch.Generator().manual_seed(0)).repeat_interleave(2, 0)
+    palette = torch.tensor([[0, 0, 0], [200, 30, 40], [255, 255, 255]], dtype=torch.uint8)
+    pixels = palette[tile.repeat_interleave(2, 1)]
+    for i in range(3):
+        Image.fromarray(pixels.numpy()).save(tmp_path / f"{i}.png")
+    options = {"size": (side, side), "data_dir": str(tmp_path)}
+    image = ready(ImageFolder(**options, resample="nearest")).splits["test"].images[0]
+    assert {*map(tuple, image.flatten(1).T.tolist())} == {*map(tuple, palette.tolist())}
+    places = (torch.arange(side) + 0.5).mul(24 / side).long()  # the pixel below each one's middle
+    assert torch.equal(image.permute(1, 2, 0), pixels[places][:, places])
+    smooth = ready(ImageFolder(**options)).splits["test"].images[0]
+    assert torch.equal(smooth, image) == (side == 24)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({}, "ImageFolder needs the folder of your images: --data.data_dir FOLDER"),
         ({"data_dir": ".", "channels": 2}, r"channels: expected 1 \(grey\) or 3 \(colour\), got 2"),
         ({"data_dir": ".", "size": (0, 5)}, r"size: expected a height and a width of at least 1"),
+        ({"data_dir": ".", "resample": "cubic"}, "resample: expected smooth or nearest, got cubic"),
     ],
 )
 def test_image_folder_options_out_of_range(options, message):

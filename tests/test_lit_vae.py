@@ -10,6 +10,8 @@ import pytest
 import torch
 from helpers import QUIET, bounds_of, evaluate, fit
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from torch.utils.data import DataLoader, IterableDataset
 
 from datamodules import MNIST, Digits
 from vae import VAE, LitVAE
@@ -417,9 +419,71 @@ def test_validation_does_not_change_training():
     assert torch.equal(with_validation.vae.decoder[0].weight, without.vae.decoder[0].weight)
 
 
+class RecordSchedules(Callback):
+    """The learning rate and beta of each step; training may stop after an epoch."""
+
+    def __init__(self, stop_after=None):
+        self.steps, self.stop_after = [], stop_after
+
+    def on_before_optimizer_step(self, trainer, lit, optimizer):
+        self.steps.append((optimizer.param_groups[0]["lr"], lit.beta))
+
+    def on_train_epoch_end(self, trainer, lit):
+        trainer.should_stop = trainer.current_epoch + 1 == self.stop_after
+
+
+@pytest.mark.parametrize(("epochs", "limit", "steps"), [(3, 1.0, 12), (2, 1, 5), (2, 1.0, 12)])
+def test_a_resumed_run_follows_its_end_as_it_is_now(epochs, limit, steps):
+    """A later end, fewer steps in an epoch, and neither: the schedule ends at 0, the warm-up goes on in a line."""
+    options = {"lr_schedule": "cosine", "learning_rate": 0.01, "beta_warmup_epochs": 4}
+    _, trainer = fit(Digits(steps_per_block=5), epochs=2, callbacks=[RecordSchedules(stop_after=1)], **options)
+    record = RecordSchedules()
+    resumed = Trainer(max_epochs=epochs, limit_train_batches=limit, logger=False, callbacks=[record], **QUIET)
+    path = trainer.checkpoint_callback.best_model_path
+    lit = LitVAE(image_shape=(1, 8, 8), hidden_dims=16, **options)
+    resumed.fit(lit, Digits(steps_per_block=5), ckpt_path=path, weights_only=True)
+    done = [1 + step / steps for step in range((epochs - 1) * steps)]  # in epochs
+    expected = [(0.005 * (1 + np.cos(np.pi * at / epochs)), at / 4) for at in done]
+    np.testing.assert_allclose(record.steps, expected, rtol=1e-9)
+    assert resumed.optimizers[0].param_groups[0]["lr"] == 0
+
+
+def test_a_schedule_can_end_by_steps_alone():
+    record = RecordSchedules()
+    limits = {"max_epochs": -1, "max_steps": 20, "logger": False, "enable_checkpointing": False, "callbacks": [record]}
+    lit = LitVAE(image_shape=(1, 8, 8), hidden_dims=16, lr_schedule="cosine", learning_rate=0.01)
+    Trainer(**limits, **QUIET).fit(lit, DataLoader(Endless(), batch_size=10))
+    expected = [0.005 * (1 + np.cos(np.pi * step / 20)) for step in range(20)]
+    np.testing.assert_allclose([rate for rate, _ in record.steps], expected, rtol=1e-9)
+
+
+class Endless(IterableDataset):
+    """Images without a number of them."""
+
+    def __iter__(self):
+        while True:
+            yield torch.rand(1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "limits", "message"),
+    [
+        ({"lr_schedule": "cosine"}, {"max_epochs": -1}, "lr_schedule cosine: ends with the training, which has no end"),
+        ({"lr_schedule": "cosine"}, {"max_epochs": 2}, "lr_schedule cosine: needs the steps of an epoch.* or end the"),
+        ({"beta_warmup_epochs": 2}, {"max_steps": 9}, "beta_warmup_epochs: needs the steps of an epoch.* a __len__$"),
+        ({"weight_prior": True}, {"max_steps": 9}, "weight_prior: needs the number of training images.*weight_decay"),
+    ],
+)
+def test_an_end_that_does_not_exist_is_refused(options, limits, message):
+    trainer = Trainer(logger=False, enable_checkpointing=False, **limits, **QUIET)
+    lit = LitVAE(image_shape=(1, 8, 8), hidden_dims=16, **options)
+    with pytest.raises(MisconfigurationException, match=message):
+        trainer.fit(lit, DataLoader(Endless(), batch_size=10))
+    assert trainer.global_step == 0
+
+
 def test_the_cosine_schedule_ends_at_zero():
     _, trainer = fit(Digits(), epochs=2, lr_schedule="cosine", learning_rate=0.01)
-    assert trainer.optimizers[0].param_groups[0]["initial_lr"] == 0.01
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0, abs=1e-9)
 
 

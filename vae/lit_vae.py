@@ -6,11 +6,11 @@ import warnings
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from inspect import signature
-from math import inf
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.optim import Optimizer
@@ -29,6 +29,7 @@ from vae.metrics import (
     bits_per_dim,
 )
 from vae.model import VAE, chunk_sizes
+from vae.schedules import LR_SCHEDULES, check_ends, warm_up
 from vae.seeds import derive_seed, derive_seeds
 
 EVALUATION_SEED = 1312_6114
@@ -43,7 +44,6 @@ OptimizerName = Literal[  # those of torch.optim that take no closure, dense gra
     "ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"
 ]
 OBJECTIVES = dict.fromkeys(get_args(Objective))
-LR_SCHEDULES = {"constant": None, "cosine": torch.optim.lr_scheduler.CosineAnnealingLR}
 OPTIMIZERS = {name: getattr(torch.optim, name) for name in get_args(OptimizerName)}
 COLLAPSE = (
     "no latent variable is active, the posterior has collapsed: its mean is the same for all validation images. "
@@ -178,6 +178,9 @@ class LitVAE(LightningModule):
         self.importance_samples: tuple[int, ...] = (100,)  # of each image, in the test
 
     def setup(self, stage: str) -> None:
+        if stage == "fit":
+            limits = self.trainer.max_epochs, self.trainer.max_steps
+            check_ends(self.hparams.lr_schedule, self.hparams.beta_warmup_epochs, *limits, lambda: self.steps_per_epoch)
         if stage == "fit" and self.starts_at_mean:
             if not hasattr(self.trainer.datamodule, "mean_image"):
                 raise ValueError("init_output_bias: needs a data module of this project, which knows the mean image")
@@ -193,9 +196,10 @@ class LitVAE(LightningModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        """The optimiser steps of an epoch."""
+        """The optimiser steps of an epoch; infinity for a loader without a length."""
         self.trainer.fit_loop.setup_data()
-        sampler, batches = self.trainer.train_dataloader.batch_sampler, self.trainer.num_training_batches
+        batches = self.trainer.num_training_batches
+        sampler: Any = getattr(self.trainer.train_dataloader, "batch_sampler", None)
         return sampler.num_steps(batches) if hasattr(sampler, "num_steps") else batches
 
     @property
@@ -204,18 +208,31 @@ class LitVAE(LightningModule):
         return self.epoch_steps == self.steps_per_epoch
 
     @property
-    def num_training_steps(self) -> int:
-        """The optimiser steps of the whole training."""
-        steps = self.steps_per_epoch * self.trainer.max_epochs if self.trainer.max_epochs >= 0 else inf
-        return int(min(steps, self.trainer.max_steps if self.trainer.max_steps >= 0 else inf))
+    def epochs_done(self) -> float:
+        """The epochs trained so far, of the current one the share of its steps that was taken."""
+        return self.current_epoch + self.epoch_steps / self.steps_per_epoch
+
+    @property
+    def progress(self) -> float:
+        """The share of the training that is done, by the Trainer's nearest limit; 0 if it has none.
+
+        It is counted from the limits as they are now. So a resumed run that ends later, or that has other steps in an
+        epoch, follows its new end.
+        """
+        limits = ((self.epochs_done, self.trainer.max_epochs), (self.global_step, self.trainer.max_steps))
+        return max((done / limit for done, limit in limits if limit > 0), default=0.0)
 
     @property
     def beta(self) -> float:
         """The weight of the KL at the next step."""
-        if not self.hparams.beta_warmup_epochs:
-            return self.hparams.beta
-        epochs = self.global_step / self.steps_per_epoch
-        return self.hparams.beta * min(1.0, epochs / self.hparams.beta_warmup_epochs)
+        warmup_epochs = self.hparams.beta_warmup_epochs
+        return self.hparams.beta * (warm_up(self.epochs_done, warmup_epochs) if warmup_epochs else 1)
+
+    def schedule_learning_rate(self) -> None:
+        """Set the learning rate of the next step."""
+        if self.lr_schedule:
+            for group in self.optimizers().param_groups:
+                group["lr"] = self.hparams.learning_rate * self.lr_schedule(self.progress)
 
     def as_batch(self, batch: Any, batch_idx: int) -> Any:
         """A batch of the data modules as it is; images, or (images, ...), of any DataLoader as a block of one step.
@@ -237,20 +254,19 @@ class LitVAE(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """The optimiser steps of a block: images [B, C, H, W], to be cut by `batch.sizes`."""
-        optimizer, lr_schedule = self.optimizers(), self.lr_schedulers()
+        optimizer = self.optimizers()
         batch = self.as_batch(batch, batch_idx)
         noise = self.training_noise(len(batch.images), batch_idx).split(batch.sizes, dim=1)
         for x, eps in zip(batch.images.split(batch.sizes), noise, strict=True):
             if self.global_step == self.trainer.max_steps:  # the Trainer looks at it between blocks
                 break
+            self.schedule_learning_rate()
             loss, values = self.training_loss(x, eps, self.beta)
             self.train_bound.update(values)
             optimizer.zero_grad()
             self.manual_backward(loss)
             optimizer.step()
             self.epoch_steps += 1
-            if lr_schedule is not None:
-                lr_schedule.step()
 
     def training_noise(self, num_images: int, block: int) -> Tensor:
         """The noise of a block, [K, B, Z]: a function of (seed, epoch, block, rank)."""
@@ -337,6 +353,7 @@ class LitVAE(LightningModule):
     def on_train_epoch_end(self) -> None:
         self.check_finite()
         values = {f"train/{name}": value for name, value in self.train_bound.compute().items()}
+        self.schedule_learning_rate()
         self.log_epoch(values | {"learning_rate": self.optimizers().param_groups[0]["lr"], "beta": self.beta})
         self.train_bound.reset()
 
@@ -394,12 +411,18 @@ class LitVAE(LightningModule):
         versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
         checkpoint["versions"] = versions
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> Optimizer:
         options = {"lr": self.hparams.learning_rate}
         decay = self.hparams.weight_decay
         if self.hparams.weight_prior:
             self.trainer.fit_loop.setup_data()
-            decay += 1 / len(self.trainer.train_dataloader.dataset)
+            try:
+                decay += 1 / len(self.trainer.train_dataloader.dataset)
+            except (AttributeError, TypeError):
+                raise MisconfigurationException(
+                    "weight_prior: needs the number of training images, and this loader does not know it; "
+                    "for N of them, weight_decay 1 / N is the same"
+                ) from None
         if "weight_decay" in signature(self.optimizer).parameters:
             options["weight_decay"] = decay  # also where it is 0, which is not the default of all
         if "fused" in signature(self.optimizer).parameters:
@@ -407,7 +430,4 @@ class LitVAE(LightningModule):
             # fused optimisers unscale by themselves, after the gradients would be clipped.
             clips_scaled = self.hparams.gradient_clip_val is not None and self.trainer.scaler is not None
             options["fused"] = self.device.type in ("cpu", "cuda") and not clips_scaled
-        optimizer = self.optimizer(self.parameters(), **options)
-        if self.lr_schedule is None:
-            return optimizer
-        return [optimizer], [self.lr_schedule(optimizer, T_max=self.num_training_steps)]
+        return self.optimizer(self.parameters(), **options)

@@ -61,9 +61,11 @@ def test_a_refused_resume_changes_nothing(script, run_folder):
 
 def test_a_cosine_schedule_ends_with_its_run(script):
     script("train.py", *DIGITS, "--trainer.max_epochs", 1, "--model.lr_schedule", "cosine")
-    outcome = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 2)
-    assert outcome.status == 1
-    assert "A cosine schedule ends with its run, here after 1 epochs; it cannot change to 2." in outcome.err
+    assert script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 2).status == 0
+    rates = runs.read_history(Path("lightning_logs/version_0"))["learning_rate"]
+    assert [*rates.values()] == [0, 0]
+    (state,) = torch.load("lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)["optimizer_states"]
+    assert state["param_groups"][0]["lr"] == 0
 
 
 def test_a_moved_run_keeps_its_best_epoch(script, tmp_path, run_folder):

@@ -158,7 +158,6 @@ class TrainCLI(LightningCLI):
         """The checked settings of the run's config.yaml; None if the user names that file, and so trusts it."""
         run = runs.run_of(ckpt_path)
         settings, path = runs.read_settings(run), run / "config.yaml"
-        self.begun = settings["trainer"]
         if self.trusts_settings(run):
             return None
         options = {group: parser.get_defaults()[group].keys() for group in ("model", "trainer")}
@@ -233,7 +232,7 @@ class TrainCLI(LightningCLI):
             lit, data = self.model, self.datamodule
             runs.check_hyperparameters(self.checkpoint, lit.hparams, data.hparams, type(data))
             fresh, options = fresh_state(self.trainer), self.config.trainer.as_dict()
-            runs.check_resumable(self.checkpoint, self.ckpt_path, lit, fresh, self.begun, options)
+            runs.check_resumable(self.checkpoint, self.ckpt_path, lit, fresh, options)
             self.epochs_before = self.checkpoint["epoch"] + 1
             del self.checkpoint  # the Trainer reads it again
         elif self.config.init_from:

@@ -87,7 +87,6 @@ def check_resumable(
     ckpt_path: Path,
     lit: LitVAE,
     fresh: Mapping[str, Any],
-    begun: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> None:
     """See that training can continue from a checkpoint, before anything in its run's folder changes.
@@ -95,19 +94,14 @@ def check_resumable(
     Args:
         checkpoint: its contents.
         fresh: the `loops` and `callbacks` that the Trainer would write before training.
-        begun: the Trainer's options in the run's config.yaml.
-        options: the Trainer's options now.
+        options: the Trainer's options.
 
     Raises:
         RunError: its state of training is damaged, or an option of the Trainer does not fit it.
     """
     with as_untrusted(ckpt_path):
         check_training_state(checkpoint, lit, fresh)
-    epochs, max_epochs = checkpoint["epoch"] + 1, options["max_epochs"]
-    if max_epochs is not None and -1 < max_epochs < epochs:
-        raise RunError(f"--trainer.max_epochs is {max_epochs}, but {ckpt_path} holds {epochs} epochs already.")
-    for option in ("max_epochs", "max_steps"):
-        then, now = begun.get(option), options[option]
-        if lit.hparams.lr_schedule == "cosine" and then != now:
-            unit = option.removeprefix("max_")
-            raise RunError(f"A cosine schedule ends with its run, here after {then} {unit}; it cannot change to {now}.")
+    for unit, held in (("epochs", checkpoint["epoch"] + 1), ("steps", checkpoint["global_step"])):
+        limit = options[f"max_{unit}"]
+        if limit is not None and -1 < limit < held:
+            raise RunError(f"--trainer.max_{unit} is {limit}, but {ckpt_path} holds {held} {unit} already.")

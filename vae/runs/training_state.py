@@ -21,12 +21,13 @@ def check_training_state(checkpoint: Mapping[str, Any], lit: LitVAE, fresh: Mapp
     best = [state["best_model_score"] for state in callbacks.values() if "best_model_score" in state]
     fits = (
         {"epoch", "global_step"} <= checkpoint.keys()
+        and isinstance(checkpoint["lr_schedulers"], list)
         and re.fullmatch(r"\d+(\.\d+)*((rc|\.?dev|\.post)\d+)?", checkpoint["pytorch-lightning_version"])
         and has_form(checkpoint["loops"], fresh["loops"])
         and has_form(callbacks, {key: fresh["callbacks"][key] for key in callbacks})
         and all(score is None or (isinstance(score, Tensor) and score.ndim == 0) for score in best)
         and all(isinstance(size, int) and size >= 0 for size in checkpoint.get("log", {}).values())
-        and optimizer_state_matches(checkpoint["optimizer_states"], checkpoint["lr_schedulers"], lit)
+        and optimizer_state_matches(checkpoint["optimizer_states"], lit)
     )
     if not fits:
         raise ValueError("the state of training is not of the form that the Trainer writes")
@@ -43,13 +44,13 @@ def has_form(found: Any, expected: Any) -> bool:
     return expected is None or isinstance(found, type(expected))
 
 
-def optimizer_state_matches(states: Any, schedules: Any, lit: LitVAE) -> bool:
-    """Whether the states of the optimiser and the schedule are of their kind and of the model's sizes.
+def optimizer_state_matches(states: Any, lit: LitVAE) -> bool:
+    """Whether the state of the optimiser is of its kind and of the model's sizes.
 
     The fused kernels would not ask. The options of the optimiser are tried on a single number.
 
     Raises:
-        Exception: of any type, if they are of another kind.
+        Exception: of any type, if it is of another kind.
     """
     one = torch.zeros(1, requires_grad=True)
     one.grad = torch.zeros(1)
@@ -58,10 +59,6 @@ def optimizer_state_matches(states: Any, schedules: Any, lit: LitVAE) -> bool:
     optimizer, shapes = lit.optimizer([one]), [parameter.shape for parameter in lit.parameters()]
     optimizer.load_state_dict({"state": {}, "param_groups": [group | {"params": [0]}]})
     optimizer.step()
-    for schedule in schedules:
-        expected = lit.lr_schedule(optimizer, T_max=1).state_dict()
-        if not has_form(schedule, {name: expected[name] for name in schedule}):
-            return False
     if group["params"] != [*range(len(shapes))] or not state["state"].keys() <= {*group["params"]}:
         return False
     if "fused" not in signature(lit.optimizer).parameters:

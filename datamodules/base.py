@@ -53,13 +53,14 @@ class ImageDataModule(LightningDataModule):
         seed: int | None = None,
     ):
         super().__init__()
-        for option, value in (("batch_size", batch_size), ("steps_per_block", steps_per_block)):
-            if value is not None and value < 1:
-                raise ValueError(f"{option}: expected a whole number of at least 1, got {value}")
+        given = {"batch_size": 1 if batch_size is None else batch_size, "steps_per_block": steps_per_block}
+        for option, value in given.items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{option}: expected a whole number of at least 1, got {value!r}")
         if seed is None:
             seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        if seed < 0:
-            raise ValueError(f"seed: expected a whole number of at least 0, got {seed}")
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"seed: expected a whole number of at least 0, got {seed!r}")
         self.save_hyperparameters(logger=False)  # the model has hyper-parameters of the same names
         resolved = {"data_dir": data_dir and str(Path(data_dir).expanduser().resolve()), "seed": seed}
         self.save_hyperparameters({"dataset": type(self).__name__, **resolved}, logger=False)
@@ -133,9 +134,15 @@ class ImageDataModule(LightningDataModule):
         """The labels of the same images, [n], or None; raises the same."""
         return self._first(split, n).labels
 
+    def _loaded(self) -> dict[str, ImageDataset]:
+        """The splits; raises as `prepare_data` and `setup`, which are called if they were not yet."""
+        self.prepare_data()
+        self.setup()
+        return self.splits
+
     def mean_image(self) -> Tensor:
         """The mean of the training images: float32 [C, H, W] in [0, 1]."""
-        train = self.splits["train"]
+        train = self._loaded()["train"]
         return sum(chunk.sum(0, dtype=torch.int64) for chunk in train.chunks()) / (255 * len(train))
 
     def palette(self) -> tuple[tuple[int, ...], ...]:
@@ -145,7 +152,7 @@ class ImageDataModule(LightningDataModule):
             DataError: there are more than MAX_COLOURS.
         """
         found = torch.zeros(256 ** self.image_shape[0], dtype=torch.bool)
-        for chunk in self.splits["train"].chunks():
+        for chunk in self._loaded()["train"].chunks():
             codes = sum(channel.int() << 8 * place for place, channel in enumerate(chunk.unbind(1)))
             found[codes.flatten()] = True
         codes = found.nonzero().squeeze(1)
@@ -156,7 +163,7 @@ class ImageDataModule(LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader:
-        train, shuffled = self.splits["train"], True
+        train, shuffled = self._loaded()["train"], True
         if self.trainer:
             shuffled = not self.trainer.overfit_batches  # which asks for the same batches in each epoch
             device = self.trainer.strategy.root_device
@@ -165,7 +172,7 @@ class ImageDataModule(LightningDataModule):
         return self._loader(train, self._train_batch_size(), steps_per_block=self.hparams.steps_per_block, seed=seed)
 
     def val_dataloader(self) -> DataLoader:
-        return self._loader(self.splits["val"], self.hparams.batch_size or DEFAULT_BATCH_SIZE)
+        return self._loader(self._loaded()["val"], self.hparams.batch_size or DEFAULT_BATCH_SIZE)
 
     def test_dataloader(self) -> DataLoader:
         self._first(self.test_split, 0)
@@ -197,9 +204,7 @@ class ImageDataModule(LightningDataModule):
         """The first n images of a split or of `all` of them; those of one split are not copied."""
         if split not in (*SPLITS, "all"):
             raise ValueError(f"split: expected one of {', '.join(SPLITS)}, all; got {split!r}")
-        self.prepare_data()
-        self.setup()
-        parts = [part for name, part in self.splits.items() if split in (name, "all") and len(part)]
+        parts = [part for name, part in self._loaded().items() if split in (name, "all") and len(part)]
         if not parts:
             raise DataError(f"{self.name} has no {split} images, as it was split for this model.")
         labelled = all(part.labels is not None for part in parts)

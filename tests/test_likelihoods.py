@@ -1,5 +1,7 @@
 """Heads: precision, floors, sizes, the bias that they start with, and what their numbers are."""
 
+from math import prod
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,34 @@ def test_the_output_bias_can_start_at_the_mean_image(name, network):
         expected = mean if network == "mlp" else mean.mean((1, 2), keepdim=True).expand_as(mean)
         torch.testing.assert_close(shown, expected.clamp(0.01, 0.99))
     assert (shown - mean).abs().mean() < before
+
+
+class OwnLayer(nn.Module):
+    """An output layer that is no nn.Sequential."""
+
+    def __init__(self, in_features, num_parameters, size, bias=True):
+        super().__init__()
+        self.size = num_parameters, *size
+        self.inner = nn.Linear(in_features, 5)
+        self.maps = nn.Linear(5, num_parameters * prod(size), bias=bias)
+
+    def forward(self, features):
+        return self.maps(self.inner(features)).unflatten(-1, self.size)
+
+
+def test_the_bias_of_an_output_layer_of_ones_own_can_start_at_the_mean():
+    mean = torch.rand(1, 2, 3) * 0.9 + 0.05
+    head = LIKELIHOODS["bernoulli"](lambda n: OwnLayer(4, n, (2, 3)), (1, 2, 3))
+    nn.init.zeros_(head.logits.maps.weight)
+    head.init_output_bias(mean)
+    torch.testing.assert_close(head(torch.randn(1, 4)).mean[0], mean)
+
+
+@pytest.mark.parametrize(("size", "bias", "found"), [((2, 3), False, "5 values"), ((4, 6), True, "24 values")])
+def test_an_output_layer_without_such_a_bias(size, bias, found):
+    head = LIKELIHOODS["bernoulli"](lambda n: OwnLayer(4, n, size, bias), (1, 2, 3))
+    with pytest.raises(ValueError, match=rf"init_output_bias: expected .* 6 values .* or 1 .*, got {found}"):
+        head.output_bias()
 
 
 @pytest.mark.parametrize(

@@ -512,7 +512,10 @@ def test_weight_decay_reaches_the_optimizer():
             "init_output_bias: this likelihood has no mean",
         ),
         ({"num_samples": 0}, "num_samples: expected a whole number of at least 1, got 0"),
+        ({"num_samples": 1.0}, r"num_samples: expected a whole number of at least 1, got 1\.0"),
+        ({"seed": -1}, "seed: expected a whole number of at least 0, got -1"),
         ({"learning_rate": 0.0}, r"learning_rate: expected a number above 0, got 0\.0"),
+        ({"learning_rate": "0.1"}, "learning_rate: expected a number above 0, got '0.1'"),
     ],
 )
 def test_a_wrong_option_is_answered_with_the_right_ones(options, message):

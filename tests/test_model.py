@@ -246,7 +246,7 @@ def test_one_sample_tells_nothing_of_its_error():
 
 @pytest.mark.parametrize("counts", [0, (10, 1), (0, 5), (5, 5)])
 def test_parameters_of_samples_must_rise_from_one(counts):
-    with pytest.raises(ValueError, match="num_samples: expected a number of at least 1, or rising ones"):
+    with pytest.raises(ValueError, match="num_samples: expected (one or more whole numbers of at least 1|rising)"):
         random_vae().importance_estimate(torch.rand(2, *SHAPE), counts)
 
 
@@ -268,6 +268,12 @@ def test_several_bounds_come_from_one_pass(monkeypatch):
     ("options", "message"),
     [
         ({"latent_dim": 0}, "latent_dim: expected a whole number of at least 1, got 0"),
+        ({"latent_dim": "2"}, "latent_dim: expected a whole number of at least 1, got '2'"),
+        ({"latent_dim": 2.0}, r"latent_dim: expected a whole number of at least 1, got 2\.0"),
+        ({"image_shape": (8, 8)}, r"image_shape: expected \(channels, height, width\), got \(8, 8\)"),
+        ({"image_shape": (1, 8.0, 8)}, r"image_shape: expected .* whole numbers of at least 1, got \[1, 8\.0, 8\]"),
+        ({"hidden_dims": (5.0,)}, r"hidden_dims: expected one or more whole numbers of at least 1, got \[5\.0\]"),
+        ({"hidden_dims": "500"}, r"hidden_dims: expected one or more whole numbers of at least 1, got \['500'\]"),
         ({"hidden_dims": ()}, r"hidden_dims: expected one or more whole numbers of at least 1, got \[\]"),
         ({"hidden_dims": (5, 0)}, r"hidden_dims: expected one or more whole numbers of at least 1, got \[5, 0\]"),
         (
@@ -276,6 +282,7 @@ def test_several_bounds_come_from_one_pass(monkeypatch):
         ),
         ({"network": "conv", "channels": ()}, r"channels: expected one or more whole numbers of at least 1, got \[\]"),
         ({"scale": 0.0}, r"scale: expected a number above 0, got 0\.0"),
+        ({"min_scale": "0.1"}, "min_scale: expected a number above 0, got '0.1'"),
         ({"init_std": -1.0}, r"init_std: expected a number above 0, got -1\.0"),
         ({"likelihood": "categorical"}, "categorical: expected a palette of colours of 1 values, got None"),
         (
@@ -288,7 +295,20 @@ def test_several_bounds_come_from_one_pass(monkeypatch):
 )
 def test_a_wrong_option_is_answered_with_the_right_ones(options, message):
     with pytest.raises(ValueError, match=message):
-        VAE(SHAPE, **options)
+        VAE(**{"image_shape": SHAPE} | options)
+
+
+@pytest.mark.parametrize("name", ["elbo", "importance_bound", "importance_estimate", "log_marginal"])
+def test_no_samples_and_no_images_are_refused(name):
+    bound = getattr(random_vae(), name)
+    with pytest.raises(ValueError, match="num_samples: expected .*whole numbers? of at least 1, got"):
+        bound(torch.rand(2, *SHAPE), num_samples=0)
+    with pytest.raises(ValueError, match=r"num_samples: expected .*whole numbers? of at least 1, got \[?1\.5"):
+        bound(torch.rand(2, *SHAPE), num_samples=1.5)
+    with pytest.raises(ValueError, match="images: expected one or more, got none"):
+        bound(torch.rand(0, *SHAPE))
+    with pytest.raises(ValueError, match="float32 or float64, got torch.bfloat16; half precision does not hold"):
+        bound(torch.rand(2, *SHAPE).bfloat16())
 
 
 def test_the_model_works_without_lightning():

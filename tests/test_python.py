@@ -1,18 +1,24 @@
 """The model and LitVAE among other tools: any DataLoader, any logger, predictions, weights of another run."""
 
 import csv
+import logging
+import signal
+import threading
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from helpers import DIGITS
+from helpers import DIGITS, GREY
 from pytorch_lightning import Trainer, seed_everything
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import vae
-from datamodules import DATASETS, Digits
+from datamodules import DATASETS, Digits, ImageDataModule
 from vae import LitVAE, runs
+from vae.cli import TrainCLI, user_facing_errors
 from vae.networks import MLPDecoder
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -50,6 +56,81 @@ def test_a_plain_data_loader_trains_like_a_plain_loop(digits, labelled):
             optimizer.step()
     for name, value in again.state_dict().items():
         torch.testing.assert_close(value, lit.state_dict()[name])
+
+
+def test_half_precision_takes_the_images_of_a_plain_data_loader(digits):
+    """The Trainer casts them before any hook; the model has refused such images."""
+    images, lit = digits[0][:60].round(), LitVAE(image_shape=(1, 8, 8), hidden_dims=16)  # binary: bf16 holds them
+    trainer = Trainer(max_epochs=1, precision="bf16-true", num_sanity_val_steps=0, **QUIET)
+    trainer.fit(lit, DataLoader(images, 30), DataLoader(images, 30))
+    (found,) = trainer.test(lit, DataLoader(images, 25), verbose=False)
+    q_z = lit.vae.encode(images)
+    eps = torch.cat([*lit.evaluation_noise(torch.arange(60), 1)])
+    assert found["test/elbo"] == pytest.approx(lit.vae.elbo(images, eps=eps, q_z=q_z).elbo.mean().item(), abs=0.05)
+
+
+def test_images_and_their_numbers_are_on_one_device():
+    batch = LitVAE(image_shape=(1, 8, 8)).as_batch(torch.empty(3, 1, 8, 8, device="meta"), batch_idx=1)
+    assert batch.index.device == batch.images.device
+
+
+@pytest.mark.parametrize(
+    ("batch", "found"),
+    [
+        ({"image": torch.rand(2, 1, 8, 8), "label": torch.zeros(2)}, "dict of image, label"),
+        ((3, torch.rand(2, 1, 8, 8)), "tuple"),
+        ([], "list"),
+        ("images", "str"),
+    ],
+)
+def test_a_batch_that_does_not_begin_with_images(batch, found):
+    message = rf"batch: expected images \[B, C, H, W\], or a tuple or list that begins with them, got {found}; "
+    with pytest.raises(ValueError, match=message):
+        LitVAE(image_shape=(1, 8, 8)).as_batch(batch, 0)
+
+
+def test_a_checkpoint_of_a_script_of_ones_own(digits, script, tmp_path):
+    """Also where its options were NumPy's numbers, as of a sweep."""
+    sweep = {"latent_dim": np.int64(3), "learning_rate": np.float64(0.01)}
+    lit = LitVAE(image_shape=(1, 8, 8), hidden_dims=4, likelihood="categorical", palette=GREY, **sweep)
+    trainer = Trainer(**QUIET)
+    trainer.strategy.connect(lit)
+    trainer.save_checkpoint(tmp_path / "mine.ckpt")
+    with pytest.raises(runs.RunError, match="vae.LitVAE.load_from_checkpoint reads it"):
+        vae.load_run("mine.ckpt", DATASETS)
+    assert script("test.py", "--ckpt_path", "mine.ckpt").err.startswith("error: mine.ckpt does not say which data")
+    again = LitVAE.load_from_checkpoint("mine.ckpt", weights_only=True)
+    torch.testing.assert_close(again.state_dict(), lit.state_dict())
+
+
+def process_state():
+    """What a command may change of the process that it runs in."""
+    names = ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.profilers")
+    signals = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
+    hooks = [warnings.formatwarning, warnings.showwarning, threading.excepthook]
+    return [*warnings.filters], hooks, signals, [logging.getLogger(name).level for name in names]
+
+
+@pytest.mark.parametrize("in_a_thread", [False, True])
+def test_the_train_command_from_python_leaves_the_process_as_it_was(in_a_thread):
+    done = []
+
+    def train():
+        with user_facing_errors():
+            options = ["--data", "Digits", "--model.hidden_dims", "4", "--trainer.fast_dev_run", "true"]
+            cli = TrainCLI(ImageDataModule, DATASETS, options)
+            cli.fit()
+            done.append(cli.trainer.global_step)
+
+    before = process_state()
+    if in_a_thread:
+        thread = threading.Thread(target=train)
+        thread.start()
+        thread.join()
+    else:
+        train()
+    assert len(done) == 1
+    assert process_state() == before
 
 
 def test_prediction_and_forward(digits):

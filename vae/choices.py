@@ -1,6 +1,7 @@
-"""Options that are chosen by name from a table: an unknown name is answered with the known ones."""
+"""Options: chosen by name from a table, where an unknown name is answered with the known ones; or numbers in bounds."""
 
 from collections.abc import Mapping, MutableMapping
+from numbers import Integral, Real
 from typing import Any
 
 
@@ -28,3 +29,23 @@ def register(kind: str, name: str, entry: Any, table: MutableMapping[str, Any]) 
     if name in table:
         raise ValueError(f"the {kind} {name!r} exists already: choose another name")
     table[name] = entry
+
+
+def check_whole(name: str, value: Any, least: int = 1) -> None:
+    """See that an option is a whole number.
+
+    Raises:
+        ValueError: it is something else, or below `least`.
+    """
+    if not isinstance(value, Integral) or int(value) < least:
+        raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
+
+
+def check_number(name: str, value: Any, positive: bool = True) -> None:
+    """See that an option is a number.
+
+    Raises:
+        ValueError: it is something else, or it is below 0, or 0 where it must be `positive`.
+    """
+    if not isinstance(value, Real) or not (float(value) > 0 if positive else float(value) >= 0):
+        raise ValueError(f"{name}: expected {'a number above 0' if positive else '0 or more'}, got {value!r}")

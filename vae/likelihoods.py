@@ -60,6 +60,14 @@ class Likelihood(nn.Module):
     num_parameters: int  # of one image's distribution: what one sample costs in memory
     value_range = (0.0, 1.0)  # of pixels for which `log_prob` is meant
 
+    def output_bias(self) -> nn.Parameter:
+        """The parameter that `init_output_bias` sets.
+
+        Raises:
+            ValueError: there is none.
+        """
+        raise ValueError("init_output_bias: this likelihood has no mean that the bias could start at")
+
     def log_prob_kind(self, binary: bool) -> str:
         """What `log_prob` is for pixels that are `binary` or else have 256 levels.
 
@@ -78,15 +86,31 @@ class MeanLikelihood(Likelihood):
     def __init__(self, output_layer: OutputLayer, image_shape: Sequence[int]):
         super().__init__()
         self.logits = output_layer(image_shape[0])
-        self.num_parameters = torch.Size(image_shape).numel()
+        self.num_channels = image_shape[0]
+        self.num_parameters = self.num_pixels = torch.Size(image_shape).numel()
+
+    def output_bias(self) -> nn.Parameter:
+        """The last bias of the output layer: one value a pixel, or under convolutions one a channel."""
+        biases = [value for name, value in self.logits.named_parameters() if name.rpartition(".")[2] == "bias"]
+        if not biases or biases[-1].numel() not in (self.num_pixels, self.num_channels):
+            found = f"{biases[-1].numel()} values" if biases else "none"
+            raise ValueError(
+                "init_output_bias: expected the output layer's last bias to have "
+                f"{self.num_pixels} values (one a pixel) or {self.num_channels} (one a channel), got {found}"
+            )
+        return biases[-1]
 
     def init_output_bias(self, mean: Tensor) -> None:
-        """Set the output's bias to the logits of the mean image, [C, H, W] in [0, 1]."""
-        bias = self.logits[0].bias
-        if bias.numel() != mean.numel():  # one bias a channel, under convolutions
+        """Set the output's bias to the logits of the mean image, [C, H, W] in [0, 1].
+
+        Raises:
+            ValueError: as `output_bias`.
+        """
+        bias = self.output_bias()
+        if bias.numel() != mean.numel():
             mean = mean.mean((1, 2))
         with torch.no_grad():
-            bias.copy_(self.logits_of_mean(mean.clamp(0.01, 0.99)).flatten())
+            bias.copy_(self.logits_of_mean(mean.clamp(0.01, 0.99)).view_as(bias))
 
     def logits_of_mean(self, mean: Tensor) -> Tensor:
         """The logits at which p(x|z) has this mean."""

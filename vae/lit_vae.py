@@ -8,6 +8,7 @@ from importlib.metadata import version
 from inspect import signature
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -16,8 +17,8 @@ from torch.distributions import Distribution
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from vae.choices import choose
-from vae.likelihoods import MeanLikelihood
+from vae.choices import check_number, check_whole, choose
+from vae.likelihoods import at_least_float32
 from vae.metrics import (
     MIN_EFFECTIVE_SAMPLES,
     ActiveUnits,
@@ -130,16 +131,14 @@ class LitVAE(LightningModule):
         **vae: Any,
     ):
         super().__init__()
-        if num_samples < 1:
-            raise ValueError(f"num_samples: expected a whole number of at least 1, got {num_samples}")
+        check_whole("num_samples", num_samples)
         if num_samples > MAX_SAMPLES:
             raise ValueError(f"num_samples: expected at most {MAX_SAMPLES:,}, got {num_samples}")
-        for name, value in (("learning_rate", learning_rate), ("gradient_clip_val", gradient_clip_val)):
-            if value is not None and not value > 0:
-                raise ValueError(f"{name}: expected a number above 0, got {value}")
+        check_number("learning_rate", learning_rate)
+        if gradient_clip_val is not None:
+            check_number("gradient_clip_val", gradient_clip_val)
         for name, value in (("weight_decay", weight_decay), ("beta", beta), ("beta_warmup_epochs", beta_warmup_epochs)):
-            if not value >= 0:
-                raise ValueError(f"{name}: expected 0 or more, got {value}")
+            check_number(name, value, positive=False)
         choose("objective", objective, OBJECTIVES)
         if objective != "elbo" and (beta != 1 or beta_warmup_epochs or not analytic_kl):
             raise ValueError(
@@ -154,7 +153,10 @@ class LitVAE(LightningModule):
                 f"weight_prior: the decay of {optimizer} is not part of the gradient; choose another, such as Adam"
             )
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0)) if seed is None else seed
+        check_whole("seed", seed, least=0)
         self.save_hyperparameters()
+        numbers = {name: value.item() for name, value in self.hparams.items() if isinstance(value, np.generic)}
+        self.hparams.update(numbers)  # NumPy's could not be read from a checkpoint with weights_only
         for name in ("likelihood", "network"):
             if not isinstance(self.hparams.get(name, ""), str):
                 raise ValueError(
@@ -167,8 +169,8 @@ class LitVAE(LightningModule):
         self.epoch_steps = 0  # optimiser steps of the current epoch so far
         self.next_image = 0  # its number, where the batches of a DataLoader are not numbered
         self.starts_at_mean = init_output_bias  # until the first fit, or a checkpoint, sets the bias
-        if init_output_bias and not isinstance(self.vae.likelihood, MeanLikelihood):
-            raise ValueError("init_output_bias: this likelihood has no mean that the bias could start at")
+        if init_output_bias:
+            self.vae.likelihood.output_bias()  # raises where there is none
         self.train_bound, self.val_bound = PerImageMean(), PerImageMean()
         self.test_bound = ImportanceEstimateMetrics()
         self.active_units, self.kl_per_dimension = ActiveUnits(), KLPerDimension()
@@ -238,16 +240,26 @@ class LitVAE(LightningModule):
         """A batch of the data modules as it is; images, or (images, ...), of any DataLoader as a block of one step.
 
         Raises:
-            ValueError: images of the first batch have values outside [0, 1].
+            ValueError: it is something else, or images of the first batch have values outside [0, 1].
         """
         if hasattr(batch, "sizes"):
             return batch
-        images = batch if isinstance(batch, Tensor) else batch[0]
+        match batch:
+            case (Tensor() as images) | [Tensor() as images, *_]:
+                pass
+            case _:
+                keys = f" of {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else ""
+                raise ValueError(
+                    "batch: expected images [B, C, H, W], or a tuple or list that begins with them, got "
+                    f"{type(batch).__name__}{keys}; give the DataLoader a Dataset or a collate_fn that returns those"
+                )
+        if images.is_floating_point():  # the Trainer has cast them to the precision of the weights, such as bf16-true
+            images = at_least_float32(images)
         if batch_idx == 0:
             self.next_image = 0
             self.vae.check_images(images, values=True)
         first, self.next_image = self.next_image, self.next_image + len(images)
-        return Batch(images, torch.arange(first, self.next_image), (len(images),))
+        return Batch(images, torch.arange(first, self.next_image, device=images.device), (len(images),))
 
     def on_train_epoch_start(self) -> None:
         self.epoch_steps = 0

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from inspect import signature
 from itertools import pairwise
 from math import log
+from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from vae.choices import choose, register
+from vae.choices import check_number, check_whole, choose, register
 from vae.likelihoods import LIKELIHOODS, DiagonalGaussian, Likelihood, at_least_float32
 from vae.networks import ACTIVATIONS, NETWORKS
 
@@ -73,7 +74,8 @@ class VAE(nn.Module):
     In place of a name, `likelihood` may be a class, and `network` two classes or modules: an encoder and a decoder.
 
     Raises:
-        ValueError: a size below 1, or an unknown name (the message lists the known ones).
+        ValueError: a size that is no whole number of at least 1, a scale that is not above 0, or an unknown name (the
+            message lists the known ones).
     """
 
     def __init__(
@@ -93,21 +95,23 @@ class VAE(nn.Module):
         init_std: float | None = None,
     ):
         super().__init__()
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim: expected a whole number of at least 1, got {latent_dim}")
-        for name, value in (("scale", scale), ("min_scale", min_scale), ("init_std", init_std)):
-            if value is not None and not value > 0:
-                raise ValueError(f"{name}: expected a number above 0, got {value}")
-        hidden_dims = widths("hidden_dims", hidden_dims)
+        self.image_shape = sizes_of("image_shape", image_shape)
+        if len(self.image_shape) != 3:
+            raise ValueError(f"image_shape: expected (channels, height, width), got {self.image_shape}")
+        check_whole("latent_dim", latent_dim)
+        check_number("scale", scale)
+        check_number("min_scale", min_scale)
+        if init_std is not None:
+            check_number("init_std", init_std)
+        hidden_dims = sizes_of("hidden_dims", hidden_dims)
         if decoder_hidden_dims is None:
             decoder_hidden_dims = hidden_dims[::-1]
-        self.image_shape = tuple(image_shape)
         self.latent_dim = latent_dim
         options = {
             "image_shape": self.image_shape,
             "latent_dim": latent_dim,
             "activation": activation,
-            "channels": widths("channels", channels),
+            "channels": sizes_of("channels", channels),
             "min_scale": min_scale,
             "scale": scale,
             "learn_scale": learn_scale,
@@ -117,7 +121,7 @@ class VAE(nn.Module):
         encoder, decoder = choose("network", network, NETWORKS) if isinstance(network, str) else network
         self.encoder = require(build(encoder, hidden_dims=hidden_dims, **options), "out_features")
         self.posterior = DiagonalGaussian(self.encoder.out_features, latent_dim)
-        own_dims = widths("decoder_hidden_dims", decoder_hidden_dims)
+        own_dims = sizes_of("decoder_hidden_dims", decoder_hidden_dims)
         self.decoder = require(build(decoder, hidden_dims=own_dims, **options), "output_layer")
         head = choose("likelihood", likelihood, LIKELIHOODS) if isinstance(likelihood, str) else likelihood
         self.likelihood = require(build(head, output_layer=self.decoder.output_layer, **options), "num_parameters")
@@ -243,9 +247,9 @@ class VAE(nn.Module):
             ValueError: as `encode` and `reparameterize`; values outside of the likelihood's `value_range`; the numbers
                 of samples are below 1 or do not rise, or the last is not that of the noise.
         """
-        counts = [num_samples] if isinstance(num_samples, int) else list(num_samples)
-        if counts[0] < 1 or any(low >= high for low, high in pairwise(counts)):
-            raise ValueError(f"num_samples: expected a number of at least 1, or rising ones, got {num_samples}")
+        counts = sizes_of("num_samples", num_samples)
+        if any(low >= high for low, high in pairwise(counts)):
+            raise ValueError(f"num_samples: expected rising numbers, got {list(counts)}")
         self.check_images(x, values=True)
         q_z = q_z or self.encode(x)
         if eps is None:
@@ -297,10 +301,11 @@ class VAE(nn.Module):
         return self.likelihood.image(self.decode(z)).contiguous()
 
     def _noise(self, num_samples: int, q_z: Independent) -> Tensor:
+        check_whole("num_samples", num_samples)
         return torch.randn(num_samples, *q_z.mean.shape, dtype=q_z.mean.dtype, device=q_z.mean.device)
 
     def check_images(self, x: Tensor, values: bool = False) -> None:
-        """Check shape and type, which costs nothing; and the values, for which a GPU must be waited for.
+        """Check number, shape and type, which costs nothing; and the values, for which a GPU must be waited for.
 
         Raises:
             ValueError: one of them is not as expected.
@@ -308,9 +313,12 @@ class VAE(nn.Module):
         if x.ndim != 4 or x.shape[1:] != self.image_shape:
             shape = ", ".join(map(str, self.image_shape))
             raise ValueError(f"images: expected [B, C, H, W], here [B, {shape}], got {list(x.shape)}")
-        if x.dtype not in (torch.float32, torch.float64):  # half precision does not hold 256 levels
-            raise ValueError(f"images: expected float32 or float64, got {x.dtype}; divide uint8 by 255")
-        if values and len(x):
+        if not len(x):
+            raise ValueError("images: expected one or more, got none")
+        if x.dtype not in (torch.float32, torch.float64):
+            reason = "half precision does not hold 256 levels" if x.is_floating_point() else "divide uint8 by 255"
+            raise ValueError(f"images: expected float32 or float64, got {x.dtype}; {reason}")
+        if values:
             (low, high), (lowest, highest) = x.aminmax(), self.likelihood.value_range
             if not (lowest <= low and high <= highest):  # also of NaN
                 raise ValueError(f"images: expected values in [0, 1], got {low:.4g} to {high:.4g}")
@@ -341,16 +349,16 @@ def chunk_sizes(num_samples: int) -> Iterator[tuple[int, int]]:
         size = min(done, MAX_NOISE_CHUNK)
 
 
-def widths(name: str, value: int | Sequence[int]) -> tuple[int, ...]:
-    """One width or several, as a tuple.
+def sizes_of(name: str, value: int | Sequence[int]) -> tuple[int, ...]:
+    """One size or several, as a tuple.
 
     Raises:
-        ValueError: there is none, or one below 1.
+        ValueError: there is none, or one that is no whole number of at least 1.
     """
-    value = (value,) if isinstance(value, int) else tuple(value)
-    if not value or min(value) < 1:
-        raise ValueError(f"{name}: expected one or more whole numbers of at least 1, got {list(value)}")
-    return value
+    values = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if not values or not all(isinstance(size, Integral) and int(size) >= 1 for size in values):
+        raise ValueError(f"{name}: expected one or more whole numbers of at least 1, got {list(values)}")
+    return values
 
 
 def build(kind: Callable, **options: Any) -> nn.Module:

@@ -336,6 +336,11 @@ def test_the_palette_is_that_of_the_training_images(tiny_punks):
     assert sorted(palette) == sorted({(0, 0, 0)} | {(10 * i, i, 0) for i in range(12)})
 
 
+@pytest.mark.parametrize("ask", ["palette", "mean_image", "train_dataloader", "val_dataloader", "test_dataloader"])
+def test_whatever_is_asked_of_the_data_loads_it(tiny_punks, ask):
+    getattr(CryptoPunks("black"), ask)()
+
+
 def test_a_palette_of_too_many_colours():
     images = torch.randint(256, (9, 3, 40, 40), dtype=torch.uint8)
     data = Own(dict.fromkeys(SPLITS, ImageDataset(images)))
@@ -368,6 +373,8 @@ def test_a_relative_data_dir_is_found_from_another_folder(tiny_punks, tmp_path, 
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size: expected a whole number of at least 1, got 0"),
+        ({"batch_size": "100"}, "batch_size: expected a whole number of at least 1, got '100'"),
+        ({"steps_per_block": 2.5}, r"steps_per_block: expected a whole number of at least 1, got 2\.5"),
         ({"steps_per_block": 0}, "steps_per_block: expected a whole number of at least 1, got 0"),
         ({"seed": -1}, "seed: expected a whole number of at least 0, got -1"),
     ],

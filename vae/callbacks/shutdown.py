@@ -2,12 +2,19 @@
 
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from vae import runs
+
+
+def handle_signal(signum: int, handler: Any) -> None:
+    """Handle a signal, in the main thread: it gets them, and no other may say how."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signum, handler)
 
 
 class GracefulShutdown(Callback):
@@ -22,7 +29,7 @@ class GracefulShutdown(Callback):
 
     def on_train_start(self, trainer: Trainer, lit: LightningModule) -> None:
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, self.take)  # the Trainer puts back at its end what was there
+            handle_signal(signum, self.take)  # the Trainer puts back at its end what was there
 
     def take(self, signum: int, frame: Any) -> None:
         if self.signum is not None:

@@ -7,7 +7,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from io import StringIO
 from typing import NoReturn
 
@@ -17,6 +17,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch._dynamo.exc import TorchDynamoException
 
 from vae import runs
+from vae.callbacks.shutdown import handle_signal
 from vae.lit_vae import NotFinite, PosteriorCollapse, Underestimate
 
 REMEDIES = {
@@ -26,6 +27,11 @@ REMEDIES = {
     errno.ENOTDIR: "it is a file; a folder is needed",
     errno.ENOSPC: "free some space",
 }
+LEVELS = {
+    "pytorch_lightning": logging.ERROR,
+    "lightning_fabric": logging.ERROR,
+    "pytorch_lightning.profilers": logging.INFO,  # what --trainer.profiler found
+}
 
 
 @contextmanager
@@ -34,23 +40,11 @@ def user_facing_errors(*expected: type[Exception]) -> Iterator[None]:
 
     Of several processes the first one that fails prints its error: those of the others follow from its end.
     """
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)  # what --trainer.profiler found
-    warnings.simplefilter("ignore")
-    warnings.formatwarning = lambda message, *where: f"warning: {message}\n"
-    threading.excepthook = ignore_os_errors_in_threads
-    before = signal.signal(signal.SIGINT, interrupt)
-    where = ""
-    if rank_zero_only.rank:
-        sys.stdout = StringIO()
-        where = f" in process {rank_zero_only.rank}"
-    else:
-        for category in (PosteriorCollapse, Underestimate):
-            warnings.filterwarnings("once", category=category)
-        warnings.filterwarnings("always", category=runs.OtherCheckpoint)
+    where = f" in process {rank_zero_only.rank}" if rank_zero_only.rank else ""
+    has_group = torch.distributed.is_initialized()
     try:
-        yield
+        with own_messages():
+            yield
     except runs.Interrupted as stop:
         exit_with_message(str(stop), 128 + stop.signum)
     except TorchDynamoException as error:
@@ -66,9 +60,33 @@ def user_facing_errors(*expected: type[Exception]) -> Iterator[None]:
             sys.exit(1)
         raise
     finally:
-        signal.signal(signal.SIGINT, before)
-        if torch.distributed.is_initialized():  # else gloo's threads may abort the process at its very end
+        if torch.distributed.is_initialized() and not has_group:  # else gloo's threads may abort the process at its end
             torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def own_messages() -> Iterator[None]:
+    """On the screen: warnings of this project alone. Afterwards all is as it was: a notebook goes on."""
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings(action="ignore"))
+        if rank_zero_only.rank:
+            stack.enter_context(redirect_stdout(StringIO()))
+        else:
+            for category in (PosteriorCollapse, Underestimate, runs.OtherCheckpoint):
+                warnings.filterwarnings("always", category=category)
+        for name, level in LEVELS.items():
+            logger = logging.getLogger(name)
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(level)
+        for module, name, hook in (
+            (warnings, "formatwarning", lambda message, *where: f"warning: {message}\n"),
+            (threading, "excepthook", ignore_os_errors_in_threads),
+        ):
+            stack.callback(setattr, module, name, getattr(module, name))
+            setattr(module, name, hook)
+        stack.callback(handle_signal, signal.SIGINT, signal.getsignal(signal.SIGINT))
+        handle_signal(signal.SIGINT, interrupt)
+        yield
 
 
 def interrupt(signum: int, frame: object) -> NoReturn:

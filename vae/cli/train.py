@@ -133,11 +133,7 @@ class TrainCLI(LightningCLI):
 
     def palette(self, data: LightningDataModule) -> tuple[tuple[int, ...], ...] | None:
         """The colours of the training images, for the one likelihood that asks for them."""
-        if self.config.model.likelihood != "categorical":
-            return None
-        data.prepare_data()
-        data.setup()
-        return data.palette()
+        return data.palette() if self.config.model.likelihood == "categorical" else None
 
     def parse_arguments(self, parser: CommandLineParser, args: ArgsType) -> None:
         """Parse; to resume a run, once more with its own config.yaml as the base."""

@@ -107,6 +107,11 @@ def rebuild(
     checkpoint: Mapping[str, Any], ckpt_path: Path, datasets: Mapping[str, type], data_dir: str | None = None
 ) -> tuple[LitVAE, Any]:
     """The model and the data module of a checkpoint that was read; arguments and errors as `load_run`."""
+    if "hyper_parameters" in checkpoint and "datamodule_hyper_parameters" not in checkpoint:
+        raise RunError(
+            f"{ckpt_path} does not say which data its model is for: its Trainer had no data module of this project.\n"
+            "From Python, vae.LitVAE.load_from_checkpoint reads it."
+        )
     with as_untrusted(ckpt_path):
         check_contents(checkpoint, datasets)
         lit = LitVAE(**checkpoint["hyper_parameters"])

@@ -26,16 +26,16 @@ class ImageDataModule(LightningDataModule):
     reports, if it is not that of the class; `classes`, the names of the labels, if there are any; and `fetch`, if the
     data can be downloaded.
 
-    The training loader yields blocks of `steps_per_block` batches, which are indexed, transferred to the device and
-    binarised at once; the model takes one optimiser step per batch. Options of the Trainer that count batches, such as
+    The training loader yields blocks of `steps_per_block` batches, which are indexed and transferred to the device at
+    once; the model takes one optimiser step per batch. Options of the Trainer that count batches, such as
     `limit_train_batches`, count blocks. Validation and test loaders yield single batches.
 
     Args:
         data_dir: the folder of the data; default: $VAE_DATA_DIR, or data/.
         batch_size: images of a training step, on each device; null: 100, but at most a tenth of the training images.
-        steps_per_block: training steps of a block. The order of the images does not depend on it.
-        seed: of order and noise of the training images, which are functions of (seed, epoch); default: that of
-            `seed_everything`, or 0.
+        steps_per_block: training steps of a block. No number depends on it: it is an option of speed.
+        seed: of the order of the training images, a function of (seed, epoch), and of their noise, one of (seed, epoch,
+            step, rank); default: that of `seed_everything`, or 0.
 
     Raises:
         ValueError: an option is out of range.

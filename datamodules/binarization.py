@@ -6,12 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.base import ImageDataModule
+from datamodules.base import SPLITS, ImageDataModule
 from datamodules.blocks import Batch, ImageDataset
-from datamodules.seeds import BINARIZATION, derive_seed
+from datamodules.seeds import BINARIZATION, FIXED_BINARIZATION, derive_seed
 
 Binarize = Literal["dynamic", "fixed", "threshold", "none"]
-EVALUATION_SEED = 0
 
 
 class BinarizedDataModule(ImageDataModule):
@@ -45,18 +44,22 @@ class BinarizedDataModule(ImageDataModule):
         train, val = map(ImageDataset, train.images.split(cuts), labels)
         fixed = {"val": val, "test": test} | ({} if self.binarize == "dynamic" else {"train": train})
         return {"train": train} | {
-            name: ImageDataset(self.binarize_once(part.images), part.labels) for name, part in fixed.items()
+            name: ImageDataset(self.binarize_once(part.images, name), part.labels) for name, part in fixed.items()
         }
 
-    def binarize_once(self, images: Tensor) -> Tensor:
-        """Images [N, C, H, W] as evaluation uses them, uint8: binarised with fixed noise, or as they are."""
+    def binarize_once(self, images: Tensor, split: str) -> Tensor:
+        """The first images of a split, [N, C, H, W], as evaluation uses them, uint8: binarised once, or as they are.
+
+        A pixel's draw is a function of split and place: torch draws in order, so of no number of images.
+        """
         if self.binarize in ("dynamic", "fixed"):
-            generator = torch.Generator().manual_seed(EVALUATION_SEED)
-            return torch.bernoulli(images / 255, generator=generator).mul_(255).to(torch.uint8)
+            generator = torch.Generator().manual_seed(derive_seed(FIXED_BINARIZATION, SPLITS.index(split)))
+            noise = torch.randint(255, images.shape, generator=generator, dtype=torch.uint8)
+            return (noise < images).to(torch.uint8) * 255
         return threshold(images) if self.binarize == "threshold" else images
 
     def images(self, split: str, n: int | None = None) -> Tensor:
-        return self.binarize_once(self._first(split, n).images) / 255  # binary images stay as they are
+        return self.binarize_once(self._first(split, n).images, "train") / 255  # binary images stay as they are
 
     def palette(self) -> tuple[tuple[int, ...], ...]:
         """Black and white if images are binarised, else the colours of the training images."""
@@ -65,10 +68,13 @@ class BinarizedDataModule(ImageDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         if not (self.trainer.training and self.binarize == "dynamic"):
             return super().on_after_batch_transfer(batch, dataloader_idx)
-        epoch, rank = self.trainer.current_epoch, self.trainer.global_rank
+        seed = derive_seed(BINARIZATION, self.hparams.seed, self.trainer.current_epoch, self.trainer.global_rank)
         block = self.trainer.fit_loop.batch_idx + 1  # the Trainer counts a block after its transfer
-        seed = derive_seed(BINARIZATION, self.hparams.seed, epoch, block, rank)
-        return batch._replace(images=draw_binary(batch.images, seed))
+        white = torch.empty(batch.images.shape, device=batch.images.device)
+        steps = zip(batch.images.split(batch.sizes), white.split(batch.sizes), strict=True)
+        for step, (grey, out) in enumerate(steps, start=block * self.hparams.steps_per_block):
+            draw_binary(grey, seed + step, out)
+        return batch._replace(images=white)
 
 
 def threshold(images: Tensor) -> Tensor:
@@ -76,13 +82,13 @@ def threshold(images: Tensor) -> Tensor:
     return (images > 127).to(torch.uint8) * 255
 
 
-def draw_binary(images: Tensor, seed: int) -> Tensor:
-    """Each pixel as Bernoulli(grey / 255): uint8 -> float32, 0 and 1.
+def draw_binary(images: Tensor, seed: int, out: Tensor) -> Tensor:
+    """Each pixel as Bernoulli(grey / 255): uint8 -> `out`, float32, 0 and 1.
 
     White if a random byte, uniform on 0 to 254, is below the grey value. Black stays black and white stays white.
     """
-    white = torch.empty(images.shape, device=images.device)  # as `out`: a fifth of the time of (noise < images).float()
-    return torch.lt(random_bytes(images.shape, images.device, seed), images, out=white)
+    noise = random_bytes(images.shape, images.device, seed)
+    return torch.lt(noise, images, out=out)  # a fifth of the time of (noise < images).float()
 
 
 def random_bytes(shape: torch.Size, device: torch.device, seed: int) -> Tensor:
@@ -97,5 +103,5 @@ def random_bytes(shape: torch.Size, device: torch.device, seed: int) -> Tensor:
     bits = np.random.SFC64(seed)
     values = bits.random_raw(-(-shape.numel() // 8)).view(np.uint8)[: shape.numel()]
     again = np.flatnonzero(values == 255)
-    values[again] = np.random.Generator(bits).integers(255, size=len(again), dtype=np.uint8)
+    values[again] = bits.random_raw(len(again)) % 255  # of 2^64 values: none is likelier by more than 2^-56
     return torch.from_numpy(values).view(shape)

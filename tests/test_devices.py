@@ -49,7 +49,7 @@ class MadeUp(ImageDataModule):
         return dict.fromkeys(("train", "val", "test"), ImageDataset(images))
 
 class WithoutNoise(LitVAE):
-    def training_noise(self, num_images, block):
+    def training_noise(self, num_images, step):
         return torch.zeros(1, num_images, 2)
 
 torch.manual_seed(0)

@@ -4,6 +4,7 @@ import os
 import warnings
 from pathlib import Path
 from shutil import which
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from vae.callbacks import Throughput
 from vae.likelihoods import LIKELIHOODS
 from vae.lit_vae import OBJECTIVES, OPTIMIZERS, NotFinite, PosteriorCollapse, Underestimate
 from vae.networks import NETWORKS
-from vae.seeds import derive_seed
+from vae.noise import counter_normal, derive_seed
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -91,7 +92,7 @@ def test_posterior_collapse_is_named():
 def step(monkeypatch):
     """The loss of a training step on fifty digits, its LitVAE, the images, and the noise that it takes."""
 
-    def run(batch_idx=0, **options):
+    def run(step=0, **options):
         data = Digits(batch_size=50, steps_per_block=1)
         data.setup()
         batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
@@ -99,7 +100,7 @@ def step(monkeypatch):
         lit = LitVAE(image_shape=data.image_shape, hidden_dims=16, **options)
         lit._trainer = Trainer(logger=False, **QUIET)
         monkeypatch.setattr(LitVAE, "steps_per_epoch", 24)
-        eps = lit.training_noise(len(batch.images), batch_idx)
+        eps = lit.training_noise(len(batch.images), step)
         loss, _ = lit.loss(batch.images, eps, lit.beta)
         return loss, lit, batch.images, eps
 
@@ -110,8 +111,8 @@ def test_the_loss_is_the_negative_bound_of_the_batch(step):
     loss, lit, x, eps = step(num_samples=3)
     assert eps.shape == (3, 50, 2)
     torch.testing.assert_close(loss, -lit.vae.elbo(x, eps=eps).elbo.mean())
-    assert step(num_samples=3)[0] == loss  # the noise is a function of epoch and batch
-    assert step(num_samples=3, batch_idx=1)[0] != loss
+    assert step(num_samples=3)[0] == loss  # the noise is a function of epoch and step
+    assert step(num_samples=3, step=1)[0] != loss
 
 
 def test_the_loss_can_be_estimator_a(step):
@@ -142,27 +143,26 @@ def test_iwae_and_dreg_have_one_value_and_two_gradients(step):
     assert (encoder - doubly_encoder).abs().max() > 1e-3 * encoder.abs().max()
 
 
-def blocks_by_hand(lit, data, epochs, clip=None, total_steps=None):
-    """The weights after a plain PyTorch loop over the same blocks, with the same noise; and the loss of each step."""
+def steps_by_hand(lit, data, epochs, clip=None, total_steps=None):
+    """The weights after a plain PyTorch loop over the same batches, with the same noise; and the loss of each step."""
     data.setup()
     optimizer = torch.optim.Adam(lit.vae.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total_steps) if total_steps else None
     loader, losses = data.train_dataloader(), []
     for epoch in range(epochs):
-        for block, batch in enumerate(loader):  # each pass is the next epoch
-            generator = torch.Generator().manual_seed(derive_seed(2, 0, epoch, block, 0))
-            noise = torch.randn(1, len(batch.images), 2, generator=generator)
-            parts = zip(batch.images.split(batch.sizes), noise.split(batch.sizes, dim=1), strict=True)
-            for x, eps in parts:
-                loss = -lit.vae.elbo(x / 255, eps=eps).elbo.mean()
-                losses.append(loss.item())
-                optimizer.zero_grad()
-                loss.backward()
-                if clip:
-                    torch.nn.utils.clip_grad_norm_(lit.vae.parameters(), clip)
-                optimizer.step()
-                if schedule:
-                    schedule.step()
+        steps = [x for batch in loader for x in batch.images.split(batch.sizes)]  # each pass is the next epoch
+        for step, x in enumerate(steps):
+            generator = torch.Generator().manual_seed(derive_seed(2, 0, epoch, 0) + step)
+            eps = torch.randn(1, len(x), 2, generator=generator)
+            loss = -lit.vae.elbo(x / 255, eps=eps).elbo.mean()
+            losses.append(loss.item())
+            optimizer.zero_grad()
+            loss.backward()
+            if clip:
+                torch.nn.utils.clip_grad_norm_(lit.vae.parameters(), clip)
+            optimizer.step()
+            if schedule:
+                schedule.step()
     return lit.vae.state_dict(), losses
 
 
@@ -174,11 +174,46 @@ def test_training_is_a_plain_loop_over_blocks(steps_per_block):
     assert trainer.global_step == 24
     torch.manual_seed(0)
     plain = LitVAE(image_shape=(1, 8, 8), hidden_dims=16)
-    expected, _ = blocks_by_hand(plain, Digits(**data), epochs=2, clip=0.5, total_steps=24)
+    expected, _ = steps_by_hand(plain, Digits(**data), epochs=2, clip=0.5, total_steps=24)
     for name, weights in lit.vae.state_dict().items():
         torch.testing.assert_close(weights, expected[name])
     without, _ = fit(Digits(**data), epochs=2, lr_schedule="cosine")
     assert not torch.equal(without.vae.decoder[0].weight, lit.vae.decoder[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "limits"),
+    [
+        (7, {1: {}, 3: {}, 10: {}}),  # six steps an epoch, the last of five images
+        (3, {1: {"limit_train_batches": 6}, 3: {"limit_train_batches": 2}}),  # of 14 steps
+        (7, {1: {"max_steps": 9}, 4: {"max_steps": 9}}),  # the end is within a block
+    ],
+)
+def test_the_size_of_blocks_changes_no_number(tiny_mnist, batch_size, limits):
+    """Of the noise and of the images, which are drawn anew at each step."""
+    trained = []
+    for steps_per_block, limit in limits.items():
+        options = {"max_epochs": 2} | limit | QUIET
+        trainer = Trainer(logger=False, enable_checkpointing=False, **options)
+        torch.manual_seed(0)
+        lit = LitVAE(image_shape=(1, 28, 28), hidden_dims=16, num_samples=2)
+        trainer.fit(lit, MNIST(val_size=20, batch_size=batch_size, steps_per_block=steps_per_block))
+        trained.append((trainer.global_step, lit.state_dict()))
+    (steps, first), *others = trained
+    assert steps == limits[1].get("max_steps", 12)
+    for other_steps, other in others:
+        assert other_steps == steps
+        assert all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_the_noise_of_steps_is_unrelated():
+    lit = LitVAE(image_shape=(1, 8, 8), latent_dim=20)
+    series = []
+    for epoch, rank in ((0, 0), (0, 1), (1, 0)):
+        lit._trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)
+        series += [lit.training_noise(500, step).flatten() for step in range(20)]
+    correlations = torch.corrcoef(torch.stack(series)).fill_diagonal_(0) * 10_000**0.5
+    assert correlations.abs().max() < 5
 
 
 @pytest.mark.parametrize("max_steps", [1, 7, 17])
@@ -278,19 +313,26 @@ def test_no_optimizer_decays_unasked():
         assert lit.configure_optimizers().param_groups[0].get("weight_decay", 0) == 0, name
 
 
-def test_evaluation_noise_is_a_function_of_image_and_sample():
+def test_evaluation_noise_is_a_function_of_image_and_sample(monkeypatch):
+    """And no more of it is drawn than is asked for."""
+    drawn = []
+
+    def spy(seed, index, samples, dim):
+        drawn.append(len(samples))
+        return counter_normal(seed, index, samples, dim)
+
+    monkeypatch.setattr("vae.lit_vae.counter_normal", spy)
     lit = LitVAE(image_shape=(1, 8, 8), latent_dim=3)
-    every = torch.cat([*lit.evaluation_noise(torch.arange(7), 100)])
-    for k in (1, 5, 32, 33, 65):
+    every = torch.cat([*lit.evaluation_noise(torch.arange(7), 300)])
+    for k in (1, 5, 128, 129, 257):
+        drawn.clear()
         assert torch.equal(torch.cat([*lit.evaluation_noise(torch.tensor([4, 2]), k)]), every[:k, [4, 2]])
+        assert sum(drawn) == k
     torch.set_default_dtype(torch.float64)
     try:
-        assert torch.equal(torch.cat([*lit.evaluation_noise(torch.arange(7), 100)]), every)
+        assert torch.equal(torch.cat([*lit.evaluation_noise(torch.arange(7), 300)]), every)
     finally:
         torch.set_default_dtype(torch.float32)
-    assert every.mean().abs() < 0.1
-    assert every.std().item() == pytest.approx(1, abs=0.05)
-    assert torch.corrcoef(every.flatten(1).T).fill_diagonal_(0).abs().max() < 0.45  # 21 series of 100
 
 
 def test_evaluation_does_not_depend_on_the_batches():

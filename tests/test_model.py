@@ -442,10 +442,3 @@ def test_as_many_samples_are_decoded_together_as_suit_the_device(monkeypatch):
         vae.log_weights(x, vae.encode(x), z)
         sizes[device] = held
     assert sizes == {"cpu": [873, 873, 254], "meta": [2_000]}
-
-
-def test_noise_is_drawn_in_chunks_that_grow():
-    sizes, used = zip(*model.chunk_sizes(1_600), strict=True)
-    assert sizes == (32, 32, 64, 128, 256, 512, 512, 512)
-    assert used == (32, 32, 64, 128, 256, 512, 512, 64)
-    assert [*model.chunk_sizes(1)] == [(32, 1)]

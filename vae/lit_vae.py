@@ -29,9 +29,9 @@ from vae.metrics import (
     ReconstructionMetrics,
     bits_per_dim,
 )
-from vae.model import VAE, chunk_sizes
+from vae.model import NOISE_CHUNK, VAE
+from vae.noise import counter_normal, derive_seed
 from vae.schedules import LR_SCHEDULES, check_ends, warm_up
-from vae.seeds import derive_seed, derive_seeds
 
 EVALUATION_SEED = 1312_6114
 TRAINING_NOISE = 2  # the stream of `derive_seed`; the data modules have others
@@ -102,7 +102,7 @@ class LitVAE(LightningModule):
         lr_schedule: constant, or cosine (down to zero at the last step).
         init_output_bias: whether the decoder starts at the mean of the training images.
         gradient_clip_val: the largest norm of all gradients together; a step with a larger one is scaled down to it.
-        seed: of the noise in training, which is a function of (seed, epoch, block, rank); by default that of
+        seed: of the noise in training, which is a function of (seed, epoch, step, rank); by default that of
             `seed_everything`, else 0.
         compile: whether torch.compile makes one program of the training's loss; it takes half a minute, and on a CPU
             needs a C++ compiler.
@@ -268,22 +268,21 @@ class LitVAE(LightningModule):
         """The optimiser steps of a block: images [B, C, H, W], to be cut by `batch.sizes`."""
         optimizer = self.optimizers()
         batch = self.as_batch(batch, batch_idx)
-        noise = self.training_noise(len(batch.images), batch_idx).split(batch.sizes, dim=1)
-        for x, eps in zip(batch.images.split(batch.sizes), noise, strict=True):
+        for x in batch.images.split(batch.sizes):
             if self.global_step == self.trainer.max_steps:  # the Trainer looks at it between blocks
                 break
             self.schedule_learning_rate()
-            loss, values = self.training_loss(x, eps, self.beta)
+            loss, values = self.training_loss(x, self.training_noise(len(x), self.epoch_steps), self.beta)
             self.train_bound.update(values)
             optimizer.zero_grad()
             self.manual_backward(loss)
             optimizer.step()
             self.epoch_steps += 1
 
-    def training_noise(self, num_images: int, block: int) -> Tensor:
-        """The noise of a block, [K, B, Z]: a function of (seed, epoch, block, rank)."""
-        seed = derive_seed(TRAINING_NOISE, self.hparams.seed, self.current_epoch, block, self.global_rank)
-        generator = torch.Generator(self.device).manual_seed(seed)
+    def training_noise(self, num_images: int, step: int) -> Tensor:
+        """The noise of a step of the current epoch, [K, B, Z]: a function of (seed, epoch, step, rank)."""
+        seed = derive_seed(TRAINING_NOISE, self.hparams.seed, self.current_epoch, self.global_rank)
+        generator = torch.Generator(self.device).manual_seed(seed + step)
         shape = (self.hparams.num_samples, num_images, self.vae.latent_dim)
         return torch.randn(shape, generator=generator, device=self.device, dtype=torch.float32)
 
@@ -347,16 +346,11 @@ class LitVAE(LightningModule):
     def evaluation_noise(self, index: Tensor, num_samples: int) -> Iterator[Tensor]:
         """Noise that is a function of an image's place in its split and of the sample alone: chunks [k, B, Z].
 
-        It is drawn on the CPU, from one generator an image and always in whole chunks, so that no number depends on
-        the batch size, the device, the precision, or how many samples are asked for after it.
+        No number depends on batches, chunks, devices, the precision, or how many samples are asked for.
         """
-        seeds = derive_seeds(EVALUATION_SEED, index.cpu().numpy())
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        for size, k in chunk_sizes(num_samples):
-            noise = torch.empty(len(index), size, self.vae.latent_dim, dtype=torch.float32)
-            for row, generator in zip(noise, generators, strict=True):
-                row.normal_(generator=generator)
-            yield noise[:, :k].transpose(0, 1).to(self.device)
+        index = index.to(self.device)
+        for samples in torch.arange(num_samples, device=self.device).split(NOISE_CHUNK):
+            yield counter_normal(EVALUATION_SEED, index, samples, self.vae.latent_dim)
 
     def on_validation_start(self) -> None:
         if self.trainer.state.fn == "fit":

@@ -3,7 +3,7 @@
 Independent of how a model is trained. All values stay per image, [B], in nats.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from inspect import signature
 from itertools import pairwise
 from math import log
@@ -18,7 +18,7 @@ from vae.choices import check_number, check_whole, choose, register
 from vae.likelihoods import LIKELIHOODS, DiagonalGaussian, Likelihood, at_least_float32
 from vae.networks import ACTIVATIONS, NETWORKS
 
-MIN_NOISE_CHUNK, MAX_NOISE_CHUNK = 32, 512  # samples of each image whose noise is drawn together
+NOISE_CHUNK = 128  # samples of each image whose noise is drawn together
 DECODER_CHUNK = 2**19  # parameters of p(x|z) that are computed together: they stay in a CPU's cache
 GPU_DECODER_CHUNK = 2**26  # enough work for a GPU; each temporary tensor of a density takes 256 MB
 
@@ -253,7 +253,7 @@ class VAE(nn.Module):
         self.check_images(x, values=True)
         q_z = q_z or self.encode(x)
         if eps is None:
-            eps = (self._noise(k, q_z) for _, k in chunk_sizes(counts[-1]))
+            eps = (self._noise(len(some), q_z) for some in torch.arange(counts[-1]).split(NOISE_CHUNK))
         elif isinstance(eps, Tensor):
             eps = [eps]
         log_w = torch.cat([self.log_weights(x, q_z, reparameterize(q_z, chunk)) for chunk in eps])  # [K, B]
@@ -335,18 +335,6 @@ def reparameterize(q_z: Independent, eps: Tensor) -> Tensor:
         expected = ", ".join(map(str, mean.shape))
         raise ValueError(f"eps: expected noise [K, B, Z], here [K, {expected}], got {list(eps.shape)}")
     return torch.addcmul(mean, scale, eps)
-
-
-def chunk_sizes(num_samples: int) -> Iterator[tuple[int, int]]:
-    """How that many samples are cut into chunks: the size of each, and how many of its samples are used.
-
-    The sizes are 32, 32, 64, 128, 256, 512, 512, ...: few chunks of many samples, little waste if there is one.
-    """
-    done, size = 0, MIN_NOISE_CHUNK
-    while done < num_samples:
-        yield size, min(size, num_samples - done)
-        done += size
-        size = min(done, MAX_NOISE_CHUNK)
 
 
 def sizes_of(name: str, value: int | Sequence[int]) -> tuple[int, ...]:

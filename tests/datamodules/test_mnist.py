@@ -9,6 +9,7 @@ from helpers import SPLITS, ready
 
 from datamodules import MNIST
 from datamodules.binarization import draw_binary, random_bytes
+from datamodules.blocks import ImageDataset
 
 
 def received(data, epoch=0, block=0, training=True):
@@ -47,6 +48,25 @@ def test_dynamic_binarisation_is_drawn_anew_in_training_and_once_elsewhere(tiny_
         assert torch.equal(data.splits[split].images, ready(MNIST(val_size=20, seed=1)).splits[split].images)
 
 
+def test_each_split_is_binarised_once_by_draws_of_its_own(tiny_mnist, monkeypatch):
+    """Which do not depend on how many images there are: at equal places two splits are as unrelated as any pixels."""
+    monkeypatch.setattr(MNIST, "num_train", 900)
+    grey = ImageDataset(torch.full((900, 1, 28, 28), 51, dtype=torch.uint8))
+    whole = MNIST(val_size=300, binarize="fixed").split(grey, ImageDataset(grey.images[:300]))
+    drawn = torch.stack([whole[split].images[:300].flatten() for split in SPLITS]).double()
+    assert set(drawn.unique().tolist()) == {0, 255}
+    assert drawn.mean().item() / 255 == pytest.approx(0.2, abs=0.002)
+    correlations = torch.corrcoef(drawn).fill_diagonal_(0) * drawn.shape[1] ** 0.5
+    assert correlations.abs().max() < 4.5
+    fewer = MNIST(val_size=100, binarize="fixed").split(grey, ImageDataset(grey.images[:5]))
+    for split in SPLITS:
+        n = min(len(whole[split]), len(fewer[split]))
+        assert torch.equal(whole[split].images[:n], fewer[split].images[:n])
+    data = ready(MNIST(val_size=20))
+    assert torch.equal(data.images("train", 3), data.images("train")[:3])
+    assert torch.equal(data.images("all")[40:60] * 255, data.splits["val"].images.float())
+
+
 def test_evaluation_images_are_not_drawn_again(tiny_mnist):
     data = ready(MNIST(val_size=20))
     assert torch.equal(received(data, training=False), data.splits["train"].images[:8] / 255)
@@ -65,18 +85,17 @@ def test_noise_has_255_outcomes_of_equal_probability():
 
 def test_pixels_are_drawn_with_the_probability_of_their_grey():
     grey = torch.arange(256, dtype=torch.uint8).repeat(20_000, 1)
-    drawn = draw_binary(grey, seed=0).double()
+    drawn = draw_binary(grey, 0, torch.empty(grey.shape)).double()
     p = torch.arange(256) / 255
     assert torch.all((drawn.mean(0) - p).abs() <= 4.5 * (p * (1 - p) / 20_000).sqrt())
-    assert torch.equal(drawn, draw_binary(grey, seed=0).double())
+    assert torch.equal(drawn, draw_binary(grey, 0, torch.empty(grey.shape)).double())
 
 
 def test_black_and_white_never_change():
     """In 4 million pixels of each: one in 65,536 of the white ones must not turn black."""
     for value in (0, 255):
-        assert draw_binary(torch.full((4_000_000,), value, dtype=torch.uint8), seed=value).unique().tolist() == [
-            value / 255
-        ]
+        grey = torch.full((4_000_000,), value, dtype=torch.uint8)
+        assert draw_binary(grey, value, torch.empty(grey.shape)).unique().tolist() == [value / 255]
 
 
 def test_threshold_and_none(tiny_mnist):

@@ -136,6 +136,8 @@ REFUSED = {
     "limit_train_batches 0": "at least 1, got 0",
     "max_epochs 0": "at least 1, got 0",
     "max_steps 0": "at least 1, got 0",
+    "strategy ddp_spawn": "ddp",
+    "strategy ddp_notebook": "ddp",
 }
 
 
@@ -186,12 +188,15 @@ def test_a_configuration_file_that_is_no_text(script, tmp_path):
             "--trainer.callbacks pytorch_lightning.callbacks.EarlyStopping --trainer.callbacks.monitor nothing",
             "Early stopping conditioned on metric `nothing` which is not available",
         ),
+        ("--trainer.limit_train_batches 0.001", "You requested to check 0.001 of the `train_dataloader`"),
+        ("--trainer.max_time 00:00:00:00", "no training step was taken: --trainer.max_time or a callback"),
     ],
 )
-def test_what_lightning_cannot_take(script, options, message):
+def test_what_lightning_cannot_take(script, tmp_path, options, message):
     outcome = script("train.py", *DIGITS, "--trainer.max_epochs", 1, *options.split())
     assert outcome.status == 1
     assert outcome.err.startswith(f"error: {message}")
+    assert "EarlyStopping" in options or [*tmp_path.iterdir()] == []  # a start that is refused leaves no folder
 
 
 @pytest.mark.parametrize("command", ["train.py --data Foo", "train.py", "test.py", "visualizations.py --foo"])

@@ -64,6 +64,12 @@ class RunLogger(TensorBoardLogger):
             self.lock.release()
 
     @rank_zero_only
+    def discard(self) -> None:
+        """Remove the folder of a new run, if it was made."""
+        if self._version is not None and not self.resumed:
+            runs.discard_run(Path(self.log_dir))
+
+    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log them; the epoch, which comes with all of them, only once a step."""
         again, self.last_step = step == self.last_step, step

@@ -13,6 +13,7 @@ from jsonargparse.typing import restricted_number_type
 from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar as Progress
 from pytorch_lightning.cli import ArgsType, LightningCLI, SaveConfigCallback
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
 from vae import runs
 from vae.callbacks import (
@@ -218,9 +219,15 @@ class TrainCLI(LightningCLI):
             )
         loggers = [RunLogger(self.run_name, resumed), *(logger for logger in own_loggers if logger)]
         try:
-            return super().instantiate_trainer(logger=loggers, plugins=plugins)
+            trainer = super().instantiate_trainer(logger=loggers, plugins=plugins)
         except (TypeError, ImportError) as error:  # a value of accelerator, devices or precision
             self.parser.error(f"--trainer: {error}")
+        if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):
+            self.parser.error(
+                f"--trainer.strategy: the processes of {options.strategy} train a copy of the run, which is lost; "
+                "for several devices, --trainer.strategy ddp"
+            )
+        return trainer
 
     def fit(self) -> None:
         """Train. What can be wrong is checked first, so that then nothing is written."""
@@ -255,6 +262,11 @@ class TrainCLI(LightningCLI):
             if frame.f_globals["__name__"].startswith("pytorch_lightning."):  # which refuses an option
                 raise runs.RunError(str(error).strip() or repr(error)) from error
             raise
+        finally:
+            if not self.trainer.global_step:  # the Trainer refuses some options once the run's folder is made
+                self.trainer.logger.discard()
+        if not self.trainer.global_step:
+            raise runs.RunError("no training step was taken: --trainer.max_time or a callback ended it before")
 
     def trained(self, seconds: float) -> str:
         """What `fit` has trained, in words; an epoch counts once it is whole."""

@@ -7,7 +7,9 @@ highest val/elbo) and `checkpoints/last.ckpt` (the last whole epoch).
 import errno
 import os
 import shlex
+import shutil
 import warnings
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -22,8 +24,11 @@ class RunError(Exception):
     """A run that cannot be made, found or read; the message says what was expected and what to do."""
 
 
-class Interrupted(RunError):
-    """A signal stopped the run; the message has the command that resumes it.
+class Interrupted(BaseException):
+    """A signal stopped the process; the message of a training has the command that resumes it.
+
+    Like KeyboardInterrupt it is no Exception: what reads files or downloads and turns every failure into its own error
+    lets it pass.
 
     Args:
         signum: the signal.
@@ -45,17 +50,23 @@ def new_run(name: str | None = None) -> Path:
         RunError: a run of that name exists, or it is no name.
         OSError: the folder cannot be made.
     """
-    ROOT.mkdir(parents=True, exist_ok=True)
     for candidate in [run_folder(name)] if name else (ROOT / f"version_{n}" for n in count()):
+        ROOT.mkdir(parents=True, exist_ok=True)
         try:
             candidate.mkdir()
             return candidate
         except FileExistsError:
             continue
-    raise RunError(
-        f"{candidate} exists already.\n"
-        f"Choose another --run_name, or resume it: python3 train.py --run_name {name} --ckpt_path last"
-    )
+    resume = f", or resume it: python3 train.py --run_name {shlex.quote(str(name))} --ckpt_path last"
+    can_resume = last_checkpoint(candidate).exists()
+    raise RunError(f"{candidate} exists already.\nChoose another --run_name{resume if can_resume else ''}")
+
+
+def discard_run(run: Path) -> None:
+    """Remove a new run that took no training step, and its name is free again."""
+    shutil.rmtree(run, ignore_errors=True)
+    with suppress(OSError):  # where there are other runs
+        ROOT.rmdir()
 
 
 def lock_run(run: Path) -> FileLock:

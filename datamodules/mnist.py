@@ -1,4 +1,4 @@
-"""MNIST: 70,000 handwritten digits of 28 x 28, in torchvision's layout, downloaded and read by torchvision."""
+"""MNIST: 70,000 handwritten digits of 28 x 28, in torchvision's layout, downloaded by torchvision."""
 
 import shutil
 import tempfile
@@ -6,11 +6,10 @@ from pathlib import Path
 
 import torch
 from torchvision import datasets
-from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from datamodules.binarization import Binarize, BinarizedDataModule
 from datamodules.blocks import ImageDataset
-from datamodules.downloads import fetching, verify
+from datamodules.downloads import fetching, read_content, verify
 
 
 class MNIST(BinarizedDataModule):
@@ -43,16 +42,20 @@ class MNIST(BinarizedDataModule):
     def raw(self) -> Path:
         return self.data_dir / "MNIST" / "raw"
 
+    def path(self, name: str) -> Path:
+        """The file of that name, or, where it is missing, the packed one that is published."""
+        return next(filter(Path.is_file, (self.raw / name, self.raw / f"{name}.gz")), self.raw / name)
+
     def fetch(self) -> None:
-        missing = [name for name in self.sha256 if not (self.raw / name).is_file()]
+        missing = [name for name in self.sha256 if not self.path(name).is_file()]
         if missing:
             self.download(missing)
         for name, sha256 in self.sha256.items():
-            verify(self.raw / name, sha256)
+            verify(self.path(name), sha256)
 
     def download(self, missing: list[str]) -> None:
         """Download the files into a temporary folder beside their place, and move them once they are complete."""
-        with fetching("MNIST", "its mirrors", missing, self.raw):
+        with fetching("MNIST", "its mirrors", [f"{name}[.gz]" for name in missing], self.raw):
             folder = tempfile.mkdtemp(prefix=".download-", dir=self.raw)
             try:
                 downloaded = datasets.MNIST(folder, download=True)
@@ -66,6 +69,10 @@ class MNIST(BinarizedDataModule):
 
     def read(self, part: str) -> ImageDataset:
         """The images [N, 1, 28, 28] and labels [N] of the part train or t10k."""
-        images = read_image_file(str(self.raw / f"{part}-images-idx3-ubyte")).unsqueeze(1)
-        labels = read_label_file(str(self.raw / f"{part}-labels-idx1-ubyte")).to(torch.uint8)
-        return ImageDataset(images, labels)
+        images, labels = (
+            torch.frombuffer(
+                bytearray(read_content(self.path(f"{part}-{kind}-ubyte"))), dtype=torch.uint8, offset=header
+            )
+            for kind, header in (("images-idx3", 16), ("labels-idx1", 8))
+        )
+        return ImageDataset(images.reshape(-1, *self.image_shape), labels)

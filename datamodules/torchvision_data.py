@@ -1,5 +1,6 @@
 """Data sets of torchvision in its own layout: it downloads them, compares their MD5 and reads them."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,6 +51,7 @@ class Source(NamedTuple):
     sizes: the numbers of those images.
     files: the pattern of the files that are kept in `data_dir`.
     images: of an instance of its class, the images: uint8 [N, C, H, W].
+    archives: the pattern of the published files, if torchvision unpacks those that are in `data_dir` already.
     """
 
     train: dict[str, Any]
@@ -58,17 +60,31 @@ class Source(NamedTuple):
     files: str
     images: Callable[[Any], Tensor] = lambda found: found.data.unsqueeze(1)
     image_shape: tuple[int, int, int] = (1, 28, 28)
+    archives: str | None = None
 
 
 SOURCES = {
-    "FashionMNIST": Source({"train": True}, {"train": False}, (60_000, 10_000), "FashionMNIST/raw/*-ubyte"),
-    "KMNIST": Source({"train": True}, {"train": False}, (60_000, 10_000), "KMNIST/raw/*-ubyte"),
+    "FashionMNIST": Source(
+        {"train": True},
+        {"train": False},
+        (60_000, 10_000),
+        "FashionMNIST/raw/*-ubyte",
+        archives="FashionMNIST/raw/*.gz",
+    ),
+    "KMNIST": Source(
+        {"train": True},
+        {"train": False},
+        (60_000, 10_000),
+        "KMNIST/raw/*-ubyte",
+        archives="KMNIST/raw/*.gz",
+    ),
     "EMNIST": Source(
         {"split": "balanced", "train": True},
         {"split": "balanced", "train": False},
         (112_800, 18_800),
         "EMNIST/raw/emnist-balanced-*-ubyte",
         lambda found: found.data.mT.unsqueeze(1).contiguous(),  # the files hold each image transposed
+        archives="EMNIST/raw/gzip.zip",
     ),
     "Omniglot": Source(
         {"background": True},
@@ -84,6 +100,7 @@ SOURCES = {
         "cifar-10-batches-py/*",
         lambda found: torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous(),
         (3, 32, 32),
+        "cifar-10-python.tar.gz",
     ),
     "SVHN": Source(
         {"split": "train"},
@@ -144,13 +161,21 @@ class Torchvision(BinarizedDataModule):
         return found
 
     def download(self) -> None:
-        """Download into a temporary folder inside `data_dir`, and move the files once all of them can be read."""
+        """Download into a temporary folder inside `data_dir`, and move the files once all of them can be read.
+
+        torchvision downloads no archive that is in its place and has the right MD5.
+        """
         with (
-            fetching(self.name, "torchvision's source", [self.source.files], self.data_dir),
-            TemporaryDirectory(prefix=".download-", dir=self.data_dir, ignore_cleanup_errors=True) as folder,
+            fetching(self.name, "torchvision's source", [self.source.archives or self.source.files], self.data_dir),
+            TemporaryDirectory(prefix=".download-", dir=self.data_dir, ignore_cleanup_errors=True) as name,
         ):
-            self.open(Path(folder), download=True)
-            for path in filter(Path.is_file, sorted(Path(folder).glob(self.source.files))):
+            folder = Path(name)
+            for path in self.data_dir.glob(self.source.archives) if self.source.archives else ():
+                copy = folder / path.relative_to(self.data_dir)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+            self.open(folder, download=True)
+            for path in filter(Path.is_file, sorted(folder.glob(self.source.files))):
                 target = self.data_dir / path.relative_to(folder)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(target)

@@ -382,3 +382,14 @@ def test_a_relative_data_dir_is_found_from_another_folder(tiny_punks, tmp_path, 
 def test_options_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
         Digits(**options)
+
+
+@pytest.mark.parametrize(
+    ("variable", "expected"),
+    [("~/images", "/home/me/images"), ("~nobody_of_that_name", "~nobody_of_that_name"), ("", "data")],
+)
+def test_the_data_dir_of_the_environment(monkeypatch, variable, expected):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("VAE_DATA_DIR", variable)
+    assert Digits().data_dir == Path(expected)
+    Digits(data_dir=variable)  # no error

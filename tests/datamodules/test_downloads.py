@@ -8,7 +8,9 @@ import time
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import torch
 import torchvision
+from helpers import ready
 from processes import fork
 
 from datamodules import MNIST, CryptoPunks, DataError, downloads
@@ -102,7 +104,7 @@ def test_a_server_that_misbehaves(server, tmp_path, monkeypatch, behaviour, kind
     server.behaviour = behaviour
     with pytest.raises(DataError, match=r"could not be downloaded from .* \(.+\)\.\nPut .* into .*new"):
         kind().prepare_data()
-    assert [path for path in (tmp_path / "new").rglob("*") if path.is_file()] == []
+    assert not (tmp_path / "new").exists()
     server.behaviour = "behaves"
     kind().prepare_data()  # nothing stands in the way of the next try
 
@@ -139,8 +141,28 @@ def test_a_missing_file_that_cannot_be_fetched(tmp_path):
         DataError, match=r"(?s)punks.png could not be downloaded.*Put punks.png into data\. The data set Digits"
     ):
         CryptoPunks().prepare_data()
-    left = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert left == []
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("change", [None, "truncated", "altered"])
+def test_packed_files_of_mnist_are_read_where_they_are(tiny_mnist, change):
+    """Without a word to a server, or a file beside them: their folder may be read-only."""
+    expected = ready(MNIST(val_size=20, binarize="none")).splits["test"]
+    for path in (tiny_mnist / "MNIST" / "raw").iterdir():
+        content = path.read_bytes()
+        path.unlink()
+        changed = content[:-1] + bytes([content[-1] ^ 1]) if change == "altered" else content
+        packed = gzip.compress(changed)
+        path.with_name(f"{path.name}.gz").write_bytes(packed[:-20] if change == "truncated" else packed)
+    data = MNIST(val_size=20, binarize="none")
+    if change:
+        with pytest.raises(DataError, match=r"-ubyte\.gz .*(cannot be unpacked|is truncated or altered)"):
+            data.prepare_data()
+    else:
+        found = ready(data).splits["test"]
+        assert torch.equal(found.images, expected.images)
+        assert torch.equal(found.labels, expected.labels)
+        assert len([*(tiny_mnist / "MNIST" / "raw").iterdir()]) == 4
 
 
 @pytest.mark.parametrize("change", ["truncated", "altered"])

@@ -183,7 +183,24 @@ def test_a_download_that_fails_leaves_nothing(published, tmp_path, name, how):
             path.unlink()
     with pytest.raises(DataError, match=rf"(?s)^{name} could not be downloaded from .*\nPut .* into .*new"):
         Torchvision(name, val_size=3).prepare_data()
-    assert files(tmp_path / "new") == []
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if SOURCES[name].archives])
+def test_archives_that_are_there_are_unpacked_and_a_wrong_one_is_left_alone(published, tmp_path, name):
+    (images, _), _ = published(name)
+    place = (tmp_path / "new" / SOURCES[name].archives).parent
+    place.mkdir(parents=True)
+    for path in (tmp_path / "published").glob("*.*"):
+        path.rename(place / path.name.replace("cifar.", "cifar-10-python."))
+    for path in sorted(place.iterdir())[:1]:
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-20])
+        with pytest.raises(DataError, match=rf"{name} could not be downloaded"):
+            Torchvision(name, val_size=3).prepare_data()
+        assert path.read_bytes() == whole[:-20]
+        path.write_bytes(whole)
+    assert np.array_equal(ready(Torchvision(name, val_size=3, binarize="none")).splits["train"].images, images[:9])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -62,7 +62,7 @@ class ImageDataModule(LightningDataModule):
         if not isinstance(seed, int) or seed < 0:
             raise ValueError(f"seed: expected a whole number of at least 0, got {seed!r}")
         self.save_hyperparameters(logger=False)  # the model has hyper-parameters of the same names
-        resolved = {"data_dir": data_dir and str(Path(os.path.expanduser(data_dir)).resolve()), "seed": seed}
+        resolved = {"data_dir": data_dir and str(_expand(data_dir).resolve()), "seed": seed}
         self.save_hyperparameters({"dataset": type(self).__name__, **resolved}, logger=False)
         self.splits: dict[str, ImageDataset] = {}
         self.test_split = "test"  # what test_dataloader loads
@@ -79,7 +79,7 @@ class ImageDataModule(LightningDataModule):
 
     @property
     def data_dir(self) -> Path:
-        return Path(os.path.expanduser(self.hparams.data_dir or os.environ.get("VAE_DATA_DIR") or "data"))
+        return _expand(self.hparams.data_dir or os.environ.get("VAE_DATA_DIR") or "data")
 
     def fetch(self) -> None:
         """Download and verify whatever is missing from `data_dir`."""
@@ -210,6 +210,10 @@ class ImageDataModule(LightningDataModule):
         labelled = all(part.labels is not None for part in parts)
         images = _first_rows([part.images for part in parts], n)
         return ImageDataset(images, _first_rows([part.labels for part in parts], n) if labelled else None)
+
+
+def _expand(folder: str) -> Path:
+    return Path(os.path.expanduser(folder))  # noqa: PTH111  Path.expanduser raises for a user that does not exist
 
 
 def _first_rows(tensors: list[Tensor], n: int | None) -> Tensor:

@@ -83,7 +83,7 @@ WRONG = [
     (
         "train.py",
         1,
-        "(?s)MNIST could not be downloaded.*Put train-images-idx3-ubyte\\[.gz\\], .* into data/MNIST/raw. .*Digits needs no",
+        r"(?s)MNIST could not be downloaded.*Put train-images-idx3-ubyte\[.gz\], .* into data/MNIST/raw\. .*Digits",
     ),
     (
         "train.py --data CryptoPunks",

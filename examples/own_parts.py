@@ -24,8 +24,6 @@ class LaplaceLikelihood(MeanLikelihood):
     Arguments that `VAE` has too, here `scale`, get their values from it: `--model.scale 0.2`.
     """
 
-    value_range = (-10.0, 10.0)  # samples leave [0, 1]
-
     def __init__(self, output_layer, image_shape, scale: float):
         super().__init__(output_layer, image_shape)  # makes `self.logits`, the layer from features to C values a pixel
         self.scale = scale

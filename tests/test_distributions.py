@@ -97,14 +97,58 @@ def test_extremes_are_finite(name, pixel, logit, log_var):
     assert all(torch.isfinite(value.grad).all() for value in values)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 1, 2, 2), (3, 1, 2, 2), (1, 1, 1, 1)])
-def test_the_gradient_of_the_bernoulli_is_that_of_its_density(shape):
-    torch.manual_seed(0)
-    logits = (3 * torch.randn(shape, dtype=torch.float64)).requires_grad_()
-    x = torch.rand(3, 1, 2, 2, dtype=torch.float64)
-    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
-        assert check(lambda logits, x: PixelBernoulli(logits).log_prob(x), (logits, x.requires_grad_(True)))
-    assert torch.autograd.gradcheck(lambda x: PixelBernoulli(logits.detach()).log_prob(x), x)
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_each_is_a_distribution_like_torchs_own(name):
+    numbers = [n.float() for n in parameters_of(name, 5, 1, 2, 3)]
+    p_x = distribution(name, *numbers, image_shape=(1, 2, 3))
+    assert "torch.Size([5, " in repr(p_x)
+    x = p_x.sample((10_000,))
+    assert p_x.support.check(x).all()
+    log_p = p_x.log_prob(x)
+    assert (p_x.log_prob(p_x.mode) >= log_p.max(0).values - 1e-5).all()
+    assert ((p_x.entropy() + log_p.mean(0)).abs() < 5 * log_p.std(0) / 100).all()
+    torch.testing.assert_close(p_x.stddev.square(), p_x.variance)
+    wide = p_x.expand((4, 5))
+    assert (wide.batch_shape, wide.event_shape, wide.sample((7,)).shape) == ((4, 5), (1, 2, 3), (7, 4, 5, 1, 2, 3))
+    torch.testing.assert_close(wide.log_prob(x[:4]), log_p[:4])
+    torch.testing.assert_close(wide.entropy(), p_x.entropy().expand(4, 5))
+    if "gaussian" not in name:
+        assert not p_x.support.check(x + 0.1 / 255).all()
+
+
+@pytest.mark.parametrize("logit", [0.0, 80.0])
+@pytest.mark.parametrize("name", ["bernoulli", "continuous_bernoulli", "discretized_logistic"])
+def test_the_entropy_of_an_extreme_pixel_is_finite(name, logit):
+    numbers = [torch.tensor([[[value]]], requires_grad=True) for value in (logit, -20.0)[: 1 + name.startswith("d")]]
+    entropy = distribution(name, *numbers).entropy()
+    entropy.backward()
+    assert entropy.isfinite()
+    assert all(number.grad.isfinite() for number in numbers)
+
+
+def test_validation_says_what_is_no_pixel():
+    with pytest.raises(ValueError, match=r"to be within the support \(EightBit\(\)\)"):
+        DiscretizedLogistic(torch.zeros(3), torch.zeros(3)).log_prob(torch.tensor(0.5))
+    with pytest.raises(ValueError, match="Expected parameter logits"):
+        PixelBernoulli(torch.tensor(torch.nan))
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_log_densities_can_be_transformed(name):
+    numbers, directions = parameters_of(name, 4, 1, 2, 3), parameters_of(name, 4, 1, 2, 3)
+    levels = pixel_levels(name)
+    x = levels[torch.randint(len(levels), (4, 1, 2, 3))].double()
+
+    def log_prob(x, *numbers):
+        return distribution(name, *numbers, image_shape=(1, 2, 3)).log_prob(x).sum()
+
+    places = tuple(range(1, 1 + len(numbers)))
+    gradients = torch.autograd.grad(log_prob(x, *[n.requires_grad_() for n in numbers]), numbers)
+    for_each_image = torch.func.vmap(torch.func.grad(log_prob, argnums=places), randomness="same")(x, *numbers)
+    torch.testing.assert_close(for_each_image, gradients)
+    _, slope = torch.func.jvp(lambda *numbers: log_prob(x, *numbers), tuple(numbers), tuple(directions))
+    expected = sum((gradient * direction).sum() for gradient, direction in zip(gradients, directions, strict=True))
+    torch.testing.assert_close(slope, expected)
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)

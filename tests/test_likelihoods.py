@@ -7,10 +7,11 @@ import pytest
 import torch
 from helpers import GREY, OPTIONS, Given, distribution
 from torch import nn
+from torch.distributions import Normal, kl_divergence
 
 from datamodules import Digits
 from vae import VAE
-from vae.likelihoods import LIKELIHOODS
+from vae.likelihoods import LIKELIHOODS, DiagonalGaussian
 from vae.model import build
 
 
@@ -29,11 +30,39 @@ def test_the_gaussians_scale_has_a_floor():
         LIKELIHOODS["gaussian_fixed"],
         output_layer=lambda n: Given(torch.zeros(1, 1, 1)),
         image_shape=(1, 1, 1),
-        **OPTIONS | {"learn_scale": True},
+        **OPTIONS | {"learn_scale": True, "min_scale": 0.2},
     )
-    assert [parameter.item() for parameter in learned.parameters()] == pytest.approx([2 * np.log(0.3)])
+    assert learned(None).stddev.item() == pytest.approx(0.3, rel=1e-6)  # where it starts
     nn.init.constant_(learned.log_var, -200.0)
-    assert learned(None).stddev.item() == pytest.approx(0.01)
+    assert learned(None).stddev.item() == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("name", "beyond", "bound"),
+    [
+        ("gaussian", -1_000.0, -30.0),
+        ("gaussian", 1_000.0, 20.0),
+        ("discretized_logistic", -1_000.0, -13.0),
+        ("discretized_logistic", 1_000.0, 12.0),
+        ("posterior", -1_000.0, -30.0),
+        ("posterior", 1_000.0, 20.0),
+    ],
+)
+def test_what_is_beyond_a_bound_is_trained_back(name, beyond, bound):
+    """The gradient there is that at the bound; descent leads inside."""
+    slopes = []
+    for value in (beyond, bound):
+        given = torch.full((1, 1, 1), value, requires_grad=True)
+        if name == "posterior":
+            posterior = DiagonalGaussian(1, 1)
+            posterior.log_var = Given(given)
+            loss = kl_divergence(posterior(torch.zeros(1)).base_dist, Normal(0, 1)).sum()
+        else:
+            loss = -distribution(name, torch.zeros(1, 1, 1), given).log_prob(torch.full((1, 1, 1), 17 / 255))
+        loss.backward()
+        slopes.append(given.grad.item())
+    assert slopes[0] == slopes[1]
+    assert beyond * slopes[0] > 0
 
 
 def test_the_categorical_head_is_factored():

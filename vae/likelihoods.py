@@ -36,9 +36,14 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
+def straight_through_clamp(values: Tensor, low: float, high: float) -> Tensor:
+    """`values.clamp(low, high)`, but with a gradient of 1 everywhere: what is beyond a bound can be trained back."""
+    return values.clamp(low, high).detach() + (values - values.detach())
+
+
 def bounded_log_var(log_var: Tensor) -> Tensor:
     """A log-variance in single precision at least, whose exponential is neither 0 nor infinite."""
-    return at_least_float32(log_var).clamp(MIN_LOG_VAR, MAX_LOG_VAR)
+    return straight_through_clamp(at_least_float32(log_var), MIN_LOG_VAR, MAX_LOG_VAR)
 
 
 class DiagonalGaussian(nn.Module):
@@ -58,7 +63,7 @@ class Likelihood(nn.Module):
     """p(x|z): features -> a distribution with event_shape [C, H, W]."""
 
     num_parameters: int  # of one image's distribution: what one sample costs in memory
-    value_range = (0.0, 1.0)  # of pixels for which `log_prob` is meant
+    value_range = (0.0, 1.0)  # of images; samples of a Gaussian leave it, but its mean is in it
 
     def output_bias(self) -> nn.Parameter:
         """The parameter that `init_output_bias` sets.
@@ -123,8 +128,8 @@ class BernoulliLikelihood(MeanLikelihood):
     Grey pixels are allowed; `log_prob` is then the negative cross-entropy, which is not a log-likelihood.
     """
 
-    def forward(self, features: Tensor) -> PixelBernoulli:
-        return PixelBernoulli(at_least_float32(self.logits(features)))
+    def forward(self, features: Tensor) -> Independent:
+        return Independent(PixelBernoulli(at_least_float32(self.logits(features)), validate_args=False), 3)
 
     def log_prob_kind(self, binary: bool) -> str:
         return "log-likelihood" if binary else "cross-entropy"
@@ -134,7 +139,7 @@ class ContinuousBernoulliLikelihood(MeanLikelihood):
     """p(x|z) of pixels in [0, 1]: the Bernoulli's cross-entropy made a proper density."""
 
     def forward(self, features: Tensor) -> Independent:
-        return Independent(ContinuousBernoulli(at_least_float32(self.logits(features))), 3, validate_args=False)
+        return Independent(ContinuousBernoulli(at_least_float32(self.logits(features)), validate_args=False), 3)
 
     def logits_of_mean(self, mean: Tensor) -> Tensor:
         """By bisection: the mean rises with the logit and has no inverse in closed form."""
@@ -158,8 +163,6 @@ class GaussianLikelihood(MeanLikelihood):
         min_scale: the floor, in units of the pixels' range.
     """
 
-    value_range = (-10.0, 10.0)  # samples leave [0, 1]; 8-bit values are a mistake
-
     def __init__(self, output_layer: OutputLayer, image_shape: Sequence[int], min_scale: float):
         super().__init__(output_layer, image_shape)
         self.log_var = output_layer(image_shape[0])
@@ -180,16 +183,19 @@ class GaussianFixedLikelihood(MeanLikelihood):
     Args:
         scale: the standard deviation, in units of the pixels' range.
         learn_scale: whether training changes it; then with the floor `min_scale`.
-    """
 
-    value_range = GaussianLikelihood.value_range
+    Raises:
+        ValueError: a scale that is to be learned is not above its floor.
+    """
 
     def __init__(
         self, output_layer: OutputLayer, image_shape: Sequence[int], scale: float, learn_scale: bool, min_scale: float
     ):
         super().__init__(output_layer, image_shape)
         self.scale, self.min_scale = scale, min_scale
-        self.log_var = nn.Parameter(torch.tensor(2 * log(scale))) if learn_scale else None
+        if learn_scale and scale <= min_scale:
+            raise ValueError(f"scale: expected more than min_scale, {min_scale}, as it is learned, got {scale}")
+        self.log_var = nn.Parameter(torch.tensor(log(scale**2 - min_scale**2))) if learn_scale else None
 
     def forward(self, features: Tensor) -> Independent:
         loc = at_least_float32(self.logits(features)).sigmoid()
@@ -197,7 +203,7 @@ class GaussianFixedLikelihood(MeanLikelihood):
             scale = loc.new_full((), self.scale)  # a buffer would be rounded in a model of half precision
         else:
             scale = (bounded_log_var(self.log_var).exp() + self.min_scale**2).sqrt()
-        return Independent(Normal(loc, scale, validate_args=False), 3, validate_args=False)
+        return Independent(Normal(loc, scale, validate_args=False), 3)
 
     def log_prob_kind(self, binary: bool) -> str:
         return "log-density"
@@ -213,9 +219,9 @@ class DiscretizedLogisticLikelihood(MeanLikelihood):
 
     def forward(self, features: Tensor) -> Independent:
         # It starts at an eighth of the range: at first the scale must reach pixels that lie far from the mean.
-        log_scale = (at_least_float32(self.log_scale(features)) - 2).clamp(MIN_LOG_SCALE, MAX_LOG_SCALE)
-        p_x = DiscretizedLogistic(at_least_float32(self.logits(features)).sigmoid(), log_scale)
-        return Independent(p_x, 3, validate_args=False)
+        log_scale = straight_through_clamp(at_least_float32(self.log_scale(features)) - 2, MIN_LOG_SCALE, MAX_LOG_SCALE)
+        loc = at_least_float32(self.logits(features)).sigmoid()
+        return Independent(DiscretizedLogistic(loc, log_scale, validate_args=False), 3)
 
     def log_prob_kind(self, binary: bool) -> str:
         return "log-likelihood"
@@ -245,7 +251,7 @@ class CategoricalLikelihood(Likelihood):
 
     def forward(self, features: Tensor) -> PaletteCategorical:
         logits = self.colours(self.vectors(features).movedim(-3, -1))
-        return PaletteCategorical(at_least_float32(logits), self.codes, self.num_channels)
+        return PaletteCategorical(at_least_float32(logits), self.codes, self.num_channels, validate_args=False)
 
     def log_prob_kind(self, binary: bool) -> str:
         return "log-likelihood"

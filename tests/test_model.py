@@ -142,17 +142,20 @@ def test_chunks_do_not_change_the_estimate(monkeypatch, at_once):
     vae, x, eps = random_vae(), torch.rand(5, *SHAPE), torch.randn(50, 5, 2)
     q_z = vae.encode(x)
     log_w = vae.log_weights(x, q_z, model.reparameterize(q_z, eps)).double().numpy()
+    bound = vae.elbo(x, eps=eps).elbo
     monkeypatch.setattr(model, "DECODER_CHUNK", at_once * 5 * 6)
+    torch.testing.assert_close(vae.elbo(x, eps=eps).elbo, bound)
     np.testing.assert_allclose(vae.log_marginal(x, eps=eps), logsumexp(log_w, axis=0) - np.log(50), rtol=1e-5)
     np.testing.assert_allclose(vae.log_marginal(x, eps=iter(eps.split(9))), vae.log_marginal(x, eps=eps), rtol=1e-5)
 
 
-def test_memory_does_not_grow_with_the_number_of_samples(monkeypatch):
+@pytest.mark.parametrize("name", ["elbo", "log_marginal"])
+def test_memory_does_not_grow_with_the_number_of_samples(monkeypatch, name):
     vae, held = random_vae(), []
     decode = vae.decode
     monkeypatch.setattr(vae, "decode", lambda z: held.append(len(z)) or decode(z))
     monkeypatch.setattr(model, "DECODER_CHUNK", 7 * 5 * 6)
-    vae.log_marginal(torch.rand(5, *SHAPE), num_samples=100)
+    getattr(vae, name)(torch.rand(5, *SHAPE), num_samples=100)
     assert sum(held) == 100
     assert max(held) == 7
 
@@ -173,6 +176,27 @@ def test_shapes(likelihood, network, image_shape):
     for images in (vae.sample(4), vae.reconstruct(x)):
         assert images.shape == x.shape
         assert 0 <= images.min() <= images.max() <= 1
+
+
+class Reconstruction(nn.Module):
+    """Encoder and decoder as one module."""
+
+    def __init__(self, vae):
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, x):
+        q_z = self.vae.encode(x)
+        return self.vae.reconstruct(x), q_z.mean, q_z.stddev, self.vae.decode(q_z.mean).log_prob(x)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "categorical"])
+def test_a_model_can_be_exported(likelihood):
+    module = Reconstruction(random_vae(likelihood=likelihood, palette=((0,), (255,))))
+    batch = {0: torch.export.Dim("batch")}
+    exported = torch.export.export(module, (torch.rand(3, *SHAPE),), dynamic_shapes=(batch,)).module()
+    x = torch.rand(5, *SHAPE).round()
+    torch.testing.assert_close(exported(x), module(x))
 
 
 def widths(trunk):
@@ -283,6 +307,10 @@ def test_several_bounds_come_from_one_pass(monkeypatch):
         ({"network": "conv", "channels": ()}, r"channels: expected one or more whole numbers of at least 1, got \[\]"),
         ({"scale": 0.0}, r"scale: expected a number above 0, got 0\.0"),
         ({"min_scale": "0.1"}, "min_scale: expected a number above 0, got '0.1'"),
+        (
+            {"likelihood": "gaussian_fixed", "learn_scale": True, "scale": 0.1, "min_scale": 0.1},
+            "scale: expected more than min_scale, 0.1, as it is learned, got 0.1",
+        ),
         ({"init_std": -1.0}, r"init_std: expected a number above 0, got -1\.0"),
         ({"likelihood": "categorical"}, "categorical: expected a palette of colours of 1 values, got None"),
         (
@@ -384,15 +412,23 @@ def test_images_of_another_shape_or_type_are_refused(name, x, message):
 
 @pytest.mark.parametrize("name", ["elbo", "importance_bound", "log_marginal", "reconstruct"])
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_8_bit_values_are_refused(name, likelihood):
+def test_values_outside_of_the_range_are_refused(name, likelihood):
     vae = random_vae(likelihood=likelihood, palette=((0,), (255,)))
     x = torch.tensor([0.0, 17, 255]).repeat(5, 1, 2, 1)
-    for wrong, found in ((x, "0 to 255"), (-x, "-255 to -?0"), (x / 255 * torch.nan, "nan to nan")):
+    for wrong, found in (
+        (x, "0 to 255"),
+        (-x, "-255 to -?0"),
+        (2 * x / 255 - 1, "-1 to 1; scale them"),
+        (x / 255 * torch.nan, "nan to nan"),
+    ):
         with pytest.raises(ValueError, match=rf"images: expected values in \[0, 1\], got {found}"):
             getattr(vae, name)(wrong)
     getattr(vae, name)(x / 255)
-    if "gaussian" in likelihood:  # its samples leave [0, 1]
+    if "gaussian" in likelihood:  # its samples leave [0, 1]: to evaluate them, say so
+        vae.likelihood.value_range = (-inf, 10)
         vae.log_marginal(vae.decode(torch.zeros(5, 2)).sample())
+        with pytest.raises(ValueError, match=r"images: expected values in \[-inf, 10\], got 0 to 255"):
+            getattr(vae, name)(x)
 
 
 def test_latents_of_another_size_are_refused():

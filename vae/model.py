@@ -181,20 +181,22 @@ class VAE(nn.Module):
         self.check_images(x, values=eps is None)
         q_z = q_z or self.encode(x)
         z = reparameterize(q_z, self._noise(num_samples, q_z) if eps is None else eps)
-        reconstruction = self.decode(z).log_prob(x).mean(0)
+        reconstruction = self._log_likelihood(x, z).mean(0)
         kl = self.kl_per_dimension(q_z).sum(-1) if analytic_kl else (q_z.log_prob(z) - self.prior.log_prob(z)).mean(0)
         return ELBO(reconstruction - kl, reconstruction, kl)
+
+    def _log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x|z): [K, B] for latents [K, B, Z]. However large K is, a few samples are decoded at a time."""
+        chunk = DECODER_CHUNK if x.device.type == "cpu" else GPU_DECODER_CHUNK
+        at_once = max(1, chunk // (len(x) * self.likelihood.num_parameters))
+        return torch.cat([self.decode(some).log_prob(x) for some in z.split(at_once)])
 
     def log_weights(self, x: Tensor, q_z: Distribution, z: Tensor) -> Tensor:
         """log w = log p(x|z) + log p(z) - log q(z|x): [K, B] for latents [K, B, Z].
 
-        Its mean over K is the bound, its logsumexp - log K the importance-weighted one. However large K is, a few
-        samples are decoded at a time.
+        Its mean over K is the bound, its logsumexp - log K the importance-weighted one.
         """
-        chunk = DECODER_CHUNK if x.device.type == "cpu" else GPU_DECODER_CHUNK
-        at_once = max(1, chunk // (len(x) * self.likelihood.num_parameters))
-        log_p_x = torch.cat([self.decode(some).log_prob(x) for some in z.split(at_once)])
-        return log_p_x + self.prior.log_prob(z) - q_z.log_prob(z)
+        return self._log_likelihood(x, z) + self.prior.log_prob(z) - q_z.log_prob(z)
 
     def importance_bound(
         self, x: Tensor, num_samples: int = 1, eps: Tensor | None = None, doubly_reparameterized: bool = False
@@ -318,10 +320,13 @@ class VAE(nn.Module):
         if x.dtype not in (torch.float32, torch.float64):
             reason = "half precision does not hold 256 levels" if x.is_floating_point() else "divide uint8 by 255"
             raise ValueError(f"images: expected float32 or float64, got {x.dtype}; {reason}")
-        if values:
+        if values and not torch.compiler.is_compiling():  # a program has no values yet
             (low, high), (lowest, highest) = x.aminmax(), self.likelihood.value_range
             if not (lowest <= low and high <= highest):  # also of NaN
-                raise ValueError(f"images: expected values in [0, 1], got {low:.4g} to {high:.4g}")
+                raise ValueError(
+                    f"images: expected values in [{lowest:g}, {highest:g}], got {low:.4g} to {high:.4g}; "
+                    "scale them, such as (x + 1) / 2 from [-1, 1]"
+                )
 
 
 def reparameterize(q_z: Independent, eps: Tensor) -> Tensor:

@@ -315,7 +315,7 @@ class VAE(nn.Module):
         if x.ndim != 4 or x.shape[1:] != self.image_shape:
             shape = ", ".join(map(str, self.image_shape))
             raise ValueError(f"images: expected [B, C, H, W], here [B, {shape}], got {list(x.shape)}")
-        if not len(x):
+        if x.shape[0] == 0:  # `len` would fix the size of an exported batch
             raise ValueError("images: expected one or more, got none")
         if x.dtype not in (torch.float32, torch.float64):
             reason = "half precision does not hold 256 levels" if x.is_floating_point() else "divide uint8 by 255"

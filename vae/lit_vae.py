@@ -167,6 +167,8 @@ class LitVAE(LightningModule):
         self.training_loss = torch.compile(self.loss, mode=mode) if compile else self.loss
         self.automatic_optimization = False  # a Trainer batch is a block of optimiser steps
         self.epoch_steps = 0  # optimiser steps of the current epoch so far
+        self.validated_step = 0  # the optimiser step after which the last validation was
+        self.unwritten: dict[str, float] = {}  # what the run's logs get of the current step
         self.next_image = 0  # its number, where the batches of a DataLoader are not numbered
         self.starts_at_mean = init_output_bias  # until the first fit, or a checkpoint, sets the bias
         if init_output_bias:
@@ -225,6 +227,11 @@ class LitVAE(LightningModule):
         return max((done / limit for done, limit in limits if limit > 0), default=0.0)
 
     @property
+    def is_validated(self) -> bool:
+        """Whether the logged values of validation are those of the current weights."""
+        return self.validated_step == self.global_step
+
+    @property
     def beta(self) -> float:
         """The weight of the KL at the next step."""
         warmup_epochs = self.hparams.beta_warmup_epochs
@@ -266,6 +273,7 @@ class LitVAE(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """The optimiser steps of a block: images [B, C, H, W], to be cut by `batch.sizes`."""
+        self.write_log()  # of a validation within the epoch
         optimizer = self.optimizers()
         batch = self.as_batch(batch, batch_idx)
         for x in batch.images.split(batch.sizes):
@@ -362,18 +370,27 @@ class LitVAE(LightningModule):
         self.schedule_learning_rate()
         self.log_epoch(values | {"learning_rate": self.optimizers().param_groups[0]["lr"], "beta": self.beta})
         self.train_bound.reset()
+        self.write_log()
 
     def log_epoch(self, values: Mapping[str, float]) -> None:
-        """Log values of an epoch: in training into the run's log at once, at the last optimiser step.
-
-        The Trainer would log them after it has written the checkpoint, and at its own count, which is that of blocks.
-        """
+        """Log values of an epoch: in training into the run's logs by `write_log`, all those of a step together."""
         fitting = self.trainer.state.fn == "fit"
-        for name, value in values.items():
-            self.log(name, value, logger=not fitting, prog_bar=name == "val/elbo")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You called `self.log")  # to no logger: Trainer.test returns only that
+            for name, value in values.items():
+                self.log(name, value, logger=not fitting, prog_bar=name == "val/elbo")
         if fitting and not self.trainer.sanity_checking:
+            self.unwritten |= values
+
+    def write_log(self) -> None:
+        """Write what was logged since the last optimiser step into the run's logs, at that step.
+
+        The Trainer would do it after it has written the checkpoint, and at its own count, which is that of blocks.
+        """
+        if self.unwritten:
             for logger in self.loggers:
-                logger.log_metrics({**values, "epoch": self.current_epoch}, max(0, self.global_step - 1))
+                logger.log_metrics({**self.unwritten, "epoch": self.current_epoch}, max(0, self.global_step - 1))
+            self.unwritten = {}
 
     def check_finite(self) -> None:
         """See that training is still sound, before anything of this epoch is kept.
@@ -385,10 +402,12 @@ class LitVAE(LightningModule):
         step = torch.tensor(NEVER if step is None else step, device=self.device)  # one type on all processes
         first = self.all_gather(step).min().item()
         if first < NEVER:
-            kept = "The checkpoints hold the epochs before." if self.current_epoch else "No checkpoint was written."
+            saved = self.current_epoch or self.validated_step
+            kept = "The checkpoints hold what was before." if saved else "No checkpoint was written."
             raise NotFinite(NOT_FINITE.format(epoch=self.current_epoch + 1, step=first + 1, kept=kept))
 
     def on_validation_epoch_end(self) -> None:
+        self.validated_step = self.global_step
         self.log_all("val", self.val_bound)
         self.log_all("val", self.active_units)
         self.kl_per_dimension.reset()

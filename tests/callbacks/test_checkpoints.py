@@ -1,15 +1,18 @@
 """Checkpoints: which epochs they are of, and that a failure leaves those that were there."""
 
+import errno
+import os
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import DIGITS, fit
-from pytorch_lightning import Callback
+from helpers import DIGITS, QUIET, fit
+from pytorch_lightning import Callback, Trainer
 
-from datamodules import MNIST, Digits
+from datamodules import DATASETS, MNIST, Digits
 from vae import runs
 from vae.callbacks import BestCheckpoint, RunLogger, TensorBoardImages, Throughput
 
@@ -35,6 +38,26 @@ def test_best_is_the_highest_bound_and_last_the_last_epoch():
     }
     assert epochs == {"best": 2, "last": 4}
     assert runs.find_checkpoint() == Path("lightning_logs/wreck/checkpoints/best.ckpt")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--trainer.val_check_interval", 2],
+        ["--trainer.val_check_interval", 5, "--trainer.check_val_every_n_epoch", "null"],
+        ["--trainer.max_time", "00:00:00:00"],  # it validates within the epoch and ends
+    ],
+)
+def test_best_holds_the_weights_that_its_score_was_measured_on(script, monkeypatch, options):
+    """Also where validation and the end of an epoch fall apart: three blocks of four steps an epoch."""
+    monkeypatch.setattr("pytorch_lightning.callbacks.Timer.on_fit_start", lambda *_: None)  # it would stop there
+    outcome = script("train.py", *DIGITS, "--trainer.max_epochs", 3, "--data.steps_per_block", 4, *options)
+    best = runs.best_checkpoint(Path("lightning_logs/version_0"))
+    score = torch.load(best, weights_only=True)["callbacks"]["best"]["best_model_score"].item()
+    assert f"{score:.2f} nats" in outcome.out
+    lit, data = runs.load_run(best, DATASETS)
+    (found,) = Trainer(logger=False, enable_checkpointing=False, **QUIET).validate(lit, data, verbose=False)
+    assert found["val/elbo"] == pytest.approx(score, abs=1e-4)
 
 
 def test_without_validation_there_is_the_last_epoch(tiny_mnist):
@@ -65,7 +88,38 @@ def test_a_full_disk_leaves_the_checkpoint_that_was_there(script, run_folder, mo
     monkeypatch.setattr("os.fsync", full)
     outcome = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 4)
     assert outcome.status == 1
+    config = "lightning_logs/version_0/config.yaml"
     assert outcome.err.startswith(
-        "error: No space left on device: free some space\nResume it: python3 train.py --ckpt_path"
+        f"error: {config}: No space left on device: free some space\nResume it: python3 train.py --ckpt_path"
     )
     assert {path.name: path.read_bytes() for path in (run_folder / "checkpoints").iterdir()} == before
+
+
+def test_a_disk_that_is_full_after_the_first_best_resumes_from_it(script, monkeypatch):
+    folder, sync = Path("lightning_logs/version_0/checkpoints"), os.fsync
+
+    def fails_after_best(descriptor):
+        if (folder / "best.ckpt").exists():
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        sync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", fails_after_best)
+        outcome = script("train.py", *DIGITS, "--trainer.max_epochs", 2)
+    assert outcome.status == 1
+    error, advice = outcome.err.splitlines()
+    assert error == f"error: {folder / 'last.ckpt'}: Disk quota exceeded: free some space: your quota is used up"
+    python, *command = shlex.split(advice.removeprefix("Resume it: "))
+    assert command == ["train.py", "--ckpt_path", str(folder / "best.ckpt")]
+    assert script(*command, "--trainer.max_epochs", 2).status == 0
+    assert torch.load(folder / "last.ckpt", weights_only=True)["epoch"] == 1
+
+
+def test_a_log_that_cannot_be_written_is_named(script, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tensorboard.summary.writer.event_file_writer.EventFileWriter.flush", full)
+    own = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "csv"]
+    outcome = script("train.py", *DIGITS, "--trainer.max_epochs", 1, *own)
+    assert "error: a log in lightning_logs or csv: No space left on device: free some space\n" in outcome.err

@@ -26,6 +26,13 @@ def test_output_that_is_no_terminal_gets_one_line_an_epoch(script, run_folder):
     assert "\r" not in trained.out + tested.out
 
 
+def test_a_line_has_no_value_of_another_epoch(script):
+    options = ["--trainer.check_val_every_n_epoch", 2, "--trainer.val_check_interval", 2, "--data.steps_per_block", 4]
+    lines = script("train.py", *DIGITS, "--trainer.max_epochs", 3, *options).out.splitlines()
+    assert ["val/elbo" in line for line in lines[:3]] == [False, True, False]
+    assert re.match(r"Epoch 2: val/elbo -\d+\.\d\d after 8 of 12 steps, ", lines[1])
+
+
 def test_a_terminal_gets_a_bar(script, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)

@@ -39,7 +39,7 @@ def test_a_signal_before_the_first_checkpoint(start, tmp_path):
     run.send_signal(signal.SIGTERM)
     stopped = run.result(timeout=60)
     assert stopped.status == 143
-    assert "There is no checkpoint to resume from: no epoch was complete." in stopped.err
+    assert "There is no checkpoint to resume from: no whole epoch was saved." in stopped.err
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

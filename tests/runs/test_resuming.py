@@ -119,6 +119,24 @@ def test_a_run_that_stops_within_an_epoch_is_resumed_at_its_start(script):
     assert curves(whole)["workings/images_seen"] == [(11, 1197), (23, 2 * 1197), (35, 3 * 1197)]
 
 
+@pytest.mark.parametrize("steps", [7, 12])  # within an epoch, and after its last step but before its end
+def test_a_checkpoint_within_an_epoch_is_not_resumed(script, steps):
+    own = ["--trainer.callbacks", "ModelCheckpoint", "--trainer.callbacks.every_n_train_steps", steps]
+    own += ["--trainer.callbacks.filename", "own", "--trainer.callbacks.save_top_k", -1]
+    trained = script("train.py", *DIGITS, "--data.steps_per_block", 1, "--trainer.max_epochs", 1, *own)
+    assert trained.status == 0
+    run = Path("lightning_logs/version_0")
+    before, config = content_of(run), ["--config", run / "config.yaml"]
+    within = run / "checkpoints" / "own.ckpt"
+    outcome = script("train.py", *config, "--ckpt_path", within, "--trainer.max_epochs", 2)
+    assert outcome.status == 1
+    reason = f"error: {within} was written within epoch 1, after step {steps}, "
+    assert outcome.err.startswith(f"{reason}and training resumes at the start of an epoch.\nResume it: ")
+    assert outcome.err.endswith(f"--ckpt_path {runs.last_checkpoint(run)}\n")
+    assert content_of(run) == before
+    assert "0 and a part of the next, up to step" in script("test.py", "--ckpt_path", within, "--info").out
+
+
 def test_a_run_that_max_time_stops_has_whole_epochs_only(script, monkeypatch):
     monkeypatch.setattr("pytorch_lightning.callbacks.Timer.on_fit_start", lambda *_: None)  # it would stop there
     common = [*DIGITS, "--data.steps_per_block", 5, "--trainer.max_epochs", 1]
@@ -186,7 +204,7 @@ def test_a_resume_reads_its_checkpoint_once_and_builds_one_model(script, run_fol
     monkeypatch.setattr("torch.load", counted_load)
     monkeypatch.setattr(VAE, "__init__", counted_build)
     assert script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 3).status == 0
-    assert len(loads) == 2
+    assert len(loads) == 3  # the third is of best.ckpt, for its score
     assert devices == ["meta", "cpu"]
 
 
@@ -244,8 +262,10 @@ def test_resuming_an_older_checkpoint_removes_the_later_frames(script, run_folde
     older = shutil.copy(runs.last_checkpoint(run_folder), run_folder / "checkpoints" / "older.ckpt")
     assert script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 5).status == 0
     assert [*runs.read_frames(run_folder)] == [1, 2, 3, 4, 5]
+    best = (run_folder / "checkpoints" / "best.ckpt").read_bytes()
     assert script("train.py", "--ckpt_path", older, "--trainer.max_epochs", 3).status == 0
     assert [*runs.read_frames(run_folder)] == [1, 2, 3]
+    assert (run_folder / "checkpoints" / "best.ckpt").read_bytes() == best  # of an epoch that is better than the third
 
 
 def test_a_resume_to_fewer_epochs_changes_nothing(script, run_folder):

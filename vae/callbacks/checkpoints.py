@@ -14,7 +14,7 @@ from vae.lit_vae import LitVAE
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """`best.ckpt`: the whole epoch with the highest val/elbo."""
+    """`best.ckpt`: the weights with the highest val/elbo of all validations, those within an epoch too."""
 
     state_key = "best"  # Lightning would make it of all settings, at each step
 
@@ -23,23 +23,26 @@ class BestCheckpoint(ModelCheckpoint):
             filename="best",
             monitor="val/elbo",
             mode="max",
-            save_on_train_epoch_end=True,  # when the epoch's log is whole
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
 
+    def _should_save_on_train_epoch_end(self, trainer: Trainer) -> bool:
+        """Whether to save when the epoch's log is whole, so that the run can be resumed; else after the validation."""
+        return trainer.lightning_module.is_whole_epoch
+
     def on_train_epoch_end(self, trainer: Trainer, lit: LitVAE) -> None:
-        if lit.is_whole_epoch and self.monitor in trainer.callback_metrics:  # with val_size 0 there is no validation
+        if lit.is_validated:
             super().on_train_epoch_end(trainer, lit)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the best score; the paths are those of this run's folder, which may have moved."""
-        score = state["best_model_score"]
-        if score is None:
-            return
-        self.best_model_path = self.kth_best_model_path = f"{self.dirpath}/best.ckpt"
-        self.best_model_score = self.current_score = self.kth_value = score
-        self.best_k_models = {self.best_model_path: score}
+        """Restore the score of the best.ckpt in the run's folder, which another checkpoint need not know."""
+        path = Path(self.dirpath or "", "best.ckpt")
+        score = runs.read_best_score(path) if path.is_file() else None
+        if score is not None:
+            self.best_model_path = self.kth_best_model_path = str(path)
+            self.best_model_score = self.current_score = self.kth_value = torch.tensor(score)
+            self.best_k_models = {self.best_model_path: self.best_model_score}
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -64,6 +67,10 @@ class ResumeAtEpochStart(Callback):
     With `max_steps` the Trainer would resume within the checkpoint's epoch and end it a second time. So it learns that
     option only when it has restored its state.
     """
+
+    def on_save_checkpoint(self, trainer: Trainer, lit: LitVAE, checkpoint: dict[str, Any]) -> None:
+        epoch = trainer.fit_loop.epoch_progress.current
+        checkpoint["whole_epoch"] = lit.is_whole_epoch and epoch.processed == epoch.ready
 
     def on_fit_start(self, trainer: Trainer, lit: LitVAE) -> None:
         self.max_steps, trainer.fit_loop.epoch_loop.max_steps = trainer.max_steps, -1

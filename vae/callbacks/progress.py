@@ -51,8 +51,11 @@ class LogProgress(ProgressBar):
         self.start = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
-        values = {name: value for name, value in self.get_metrics(trainer, lit).items() if name != "v_num"}
-        shown = [f"{name} {value:.2f}" for name, value in values.items()]
+        steps = lit.validated_step - (trainer.global_step - lit.epoch_steps)  # of this epoch, before its validation
+        stale = ("v_num",) if steps > 0 else ("v_num", "val/elbo")
+        when = "" if lit.is_validated else f" after {steps} of {lit.epoch_steps} steps"
+        values = {name: value for name, value in self.get_metrics(trainer, lit).items() if name not in stale}
+        shown = [f"{name} {value:.2f}{when * (name == 'val/elbo')}" for name, value in values.items()]
         shown.append(
             f"{time.perf_counter() - self.start:.1f} s, {trainer.callback_metrics['images_per_second']:,.0f} images/s"
         )

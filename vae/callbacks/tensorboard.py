@@ -45,7 +45,6 @@ class RunLogger(TensorBoardLogger):
         self.run_name, self.resumed = run_name, resumed
         self.lock: FileLock | None = None
         self._version: str | None = None
-        self.last_step: int | None = None
 
     @property
     def version(self) -> str:
@@ -71,10 +70,7 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log them; the epoch, which comes with all of them, only once a step."""
-        again, self.last_step = step == self.last_step, step
-        kept = {name: value for name, value in metrics.items() if not (again and name == "epoch")}
-        super().log_metrics({runs.scalar_tag(name): value for name, value in kept.items()}, step)
+        super().log_metrics({runs.scalar_tag(name): value for name, value in metrics.items()}, step)
 
     @rank_zero_only
     def log_hparams(self, hparams: Mapping[str, Any]) -> None:

@@ -26,6 +26,7 @@ REMEDIES = {
     errno.EEXIST: "it is a file; a folder is needed",
     errno.ENOTDIR: "it is a file; a folder is needed",
     errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space: your quota is used up",
 }
 LEVELS = {
     "pytorch_lightning": logging.ERROR,

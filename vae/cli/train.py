@@ -1,5 +1,6 @@
 """`train.py`: a LightningCLI around LitVAE, the data modules and the Trainer."""
 
+import errno
 import os
 from argparse import ArgumentError
 from collections.abc import Mapping
@@ -37,6 +38,7 @@ from vae.lit_vae import LitVAE
 
 SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 DEFAULTS = signature(Trainer).parameters
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 AT_LEAST_ONE = ("accumulate_grad_batches", "check_val_every_n_epoch", "limit_train_batches", "max_epochs", "max_steps")
 REFUSED = {  # options of the Trainer without effect here, or with a wrong one
     "accumulate_grad_batches": "not available; the images in a training step are --data.batch_size",
@@ -255,6 +257,8 @@ class TrainCLI(LightningCLI):
             trainer = self.trainer  # the first process knows the folder
             began = trainer.global_step and trainer.is_global_zero and not trainer.fast_dev_run
             advice = f"\n{runs.how_to_resume(Path(trainer.logger.log_dir))}" if began else ""
+            if isinstance(error, OSError) and error.errno in DISK_FULL and not error.filename:
+                error.filename = f"a log in {' or '.join(filter(None, (each.save_dir for each in trainer.loggers)))}"
             reason = describe_os_error(error) if isinstance(error, OSError) else str(error)
             raise runs.RunError(f"{reason}{advice}") from error
         except (TypeError, ValueError, RuntimeError) as error:

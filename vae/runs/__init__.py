@@ -1,6 +1,6 @@
 """Run folders in lightning_logs/: made, found, read safely, resumed, and what is written into them."""
 
-from vae.runs.checkpoints import describe, init_weights, load_run, read_checkpoint
+from vae.runs.checkpoints import describe, init_weights, load_run, read_best_score, read_checkpoint
 from vae.runs.folders import (
     ROOT,
     Interrupted,
@@ -57,6 +57,7 @@ __all__ = [
     "lock_run",
     "new_run",
     "newest_run",
+    "read_best_score",
     "read_checkpoint",
     "read_frames",
     "read_history",

@@ -159,6 +159,39 @@ def init_weights(lit: LitVAE, ckpt_path: Path) -> None:
     lit.starts_at_mean = False
 
 
+def describe_epochs(checkpoint: Mapping[str, Any]) -> str:
+    """After how many epochs a checkpoint was written, in words."""
+    if "epoch" not in checkpoint:
+        return "unknown"
+    if not checkpoint.get("whole_epoch", True):
+        return f"{checkpoint['epoch']} and a part of the next, up to step {checkpoint['global_step']}"
+    return str(checkpoint["epoch"] + 1)
+
+
+def best_score(checkpoint: Mapping[str, Any]) -> float | None:
+    """The highest val/elbo of a run up to a checkpoint, nats per image; None where there was no validation.
+
+    Raises:
+        Exception: of any type, if the checkpoint is of another form.
+    """
+    callbacks = checkpoint.get("callbacks", {})
+    states = [callbacks.get("best"), *callbacks.values()]  # of older versions it has another name
+    states = [state for state in states if isinstance(state, Mapping) and state.get("monitor") == "val/elbo"]
+    scores = [state["best_model_score"] for state in states]
+    return float(scores[0]) if scores and scores[0] is not None else None
+
+
+def read_best_score(ckpt_path: Path) -> float | None:
+    """`best_score` of a file.
+
+    Raises:
+        RunError: the file is missing, damaged or not one of this project's.
+    """
+    checkpoint = read_checkpoint(ckpt_path)
+    with as_untrusted(ckpt_path):
+        return best_score(checkpoint)
+
+
 def describe(ckpt_path: Path, datasets: Mapping[str, type]) -> dict[str, str]:
     """What a checkpoint is, without its data: what it was trained on and how, its layers, its best, what made it.
 
@@ -173,16 +206,15 @@ def describe(ckpt_path: Path, datasets: Mapping[str, type]) -> dict[str, str]:
     layers = [(name, layer) for name, layer in lit.vae.named_modules() if [*layer.parameters(recurse=False)]]
     counts = {name: sum(p.numel() for p in layer.parameters(recurse=False)) for name, layer in layers}
     with as_untrusted(ckpt_path):  # a file that was stripped to its weights lacks some of these
-        states = [state for state in checkpoint.get("callbacks", {}).values() if isinstance(state, Mapping)]
-        best = [state["best_model_score"] for state in states if state.get("monitor") == "val/elbo"]
+        best = best_score(checkpoint)
         sizes = checkpoint.get(type(data).__name__, {})
         return {
             "checkpoint": str(ckpt_path),
             "data set": hparams["data"].pop("dataset"),
             "split": ", ".join(f"{sizes[split]:,} {split}" for split in ("train", "val", "test") if split in sizes),
             "measure": lit.vae.likelihood.log_prob_kind(data.binary),
-            "epochs": str(checkpoint["epoch"] + 1) if "epoch" in checkpoint else "unknown",
-            "best val/elbo": f"{best[0]:.4f} nats per image" if best and best[0] is not None else "none: no validation",
+            "epochs": describe_epochs(checkpoint),
+            "best val/elbo": "none: no validation" if best is None else f"{best:.4f} nats per image",
             **{f"--{group}.{name}": str(value) for group in hparams for name, value in hparams[group].items()},
             **({"palette": f"{len(palette)} colours"} if palette else {}),
             **{name: f"{counts[name]:,} parameters, {layer}" for name, layer in layers},

@@ -196,6 +196,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, and see it on the disk: also after a power cut it is the old one or the new.
 
     Its folder is made where it is missing, but not the one around it: a run's folder that vanished stays so.
+
+    Raises:
+        OSError: it cannot be written, with the file's name, which a full disk leaves out.
     """
     path.parent.mkdir(exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -205,5 +208,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         part.unlink(missing_ok=True)

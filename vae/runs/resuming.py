@@ -8,7 +8,7 @@ from typing import Any
 from vae.lit_vae import LitVAE
 from vae.model import VAE
 from vae.runs.checkpoints import as_untrusted, check_contents, read_checkpoint
-from vae.runs.folders import RunError, find_checkpoint, last_checkpoint, resume_command, run_of
+from vae.runs.folders import RunError, best_checkpoint, find_checkpoint, last_checkpoint, resume_command, run_of
 from vae.runs.settings import is_plain, read_settings
 from vae.runs.training_state import check_training_state
 
@@ -37,12 +37,28 @@ def checkpoint_to_resume(
 
 def how_to_resume(run: Path) -> str:
     """What to do when a run was stopped before its end."""
-    last = last_checkpoint(run)
     if not run.exists():
         return f"The run's folder {run} has vanished, and its checkpoints with it: begin a new run."
-    if not last.exists():
-        return "There is no checkpoint to resume from: no epoch was complete."
-    return f"Resume it: {resume_command(last, trusted=not is_plain(read_settings(run)))}"
+    for path in (last_checkpoint(run), best_checkpoint(run)):
+        if is_resumable(path):
+            return f"Resume it: {resume_command(path, trusted=not is_plain(read_settings(run)))}"
+    return "There is no checkpoint to resume from: no whole epoch was saved."
+
+
+def is_resumable(ckpt_path: Path) -> bool:
+    """Whether it is a checkpoint of a whole epoch."""
+    try:
+        checkpoint = read_checkpoint(ckpt_path)
+        with as_untrusted(ckpt_path):
+            return is_whole_epoch(checkpoint)
+    except RunError:
+        return False
+
+
+def is_whole_epoch(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint was written at the end of an epoch that had all its steps."""
+    epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+    return bool(checkpoint.get("whole_epoch", epoch["processed"] == epoch["ready"]))  # older ones do not say so
 
 
 def check_hyperparameters(
@@ -97,10 +113,17 @@ def check_resumable(
         options: the Trainer's options.
 
     Raises:
-        RunError: its state of training is damaged, or an option of the Trainer does not fit it.
+        RunError: its state of training is damaged or of the middle of an epoch, or an option of the Trainer does not
+            fit it.
     """
     with as_untrusted(ckpt_path):
         check_training_state(checkpoint, lit, fresh)
+    if not is_whole_epoch(checkpoint):
+        raise RunError(
+            f"{ckpt_path} was written within epoch {checkpoint['epoch'] + 1}, after step {checkpoint['global_step']}, "
+            "and training resumes at the start of an epoch.\n"
+            f"{how_to_resume(run_of(ckpt_path))}"
+        )
     for unit, held in (("epochs", checkpoint["epoch"] + 1), ("steps", checkpoint["global_step"])):
         limit = options[f"max_{unit}"]
         if limit is not None and -1 < limit < held:

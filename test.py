@@ -6,7 +6,7 @@ from typing import Literal
 try:
     from jsonargparse.typing import PositiveInt
 
-    from datamodules import DATASETS, DataError
+    from datamodules import DATASETS, DataError, DataWarning
     from vae import cli, runs
 except KeyboardInterrupt:  # the imports take seconds
     raise SystemExit("error: interrupted") from None
@@ -50,7 +50,7 @@ def test(
 
 
 if __name__ == "__main__":
-    with cli.user_facing_errors(DataError):
+    with cli.user_facing_errors(DataError, DataWarning):
         cli.import_parts()
         samples = "Importance samples; 1,10,100 gives each its bound."
         counts = {"type": cli.parse_sample_counts, "default": (100,), "help": samples}

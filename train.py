@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 try:
-    from datamodules import DATASETS, DataError, ImageDataModule
+    from datamodules import DATASETS, DataError, DataWarning, ImageDataModule
     from vae import runs
     from vae.callbacks import best_elbo
     from vae.cli import TrainCLI, import_parts, user_facing_errors
@@ -39,5 +39,5 @@ def main(own_parts: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with user_facing_errors(DataError):
+    with user_facing_errors(DataError, DataWarning):
         main(import_parts())

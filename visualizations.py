@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 try:
-    from datamodules import DATASETS, DataError
+    from datamodules import DATASETS, DataError, DataWarning
     from vae.cli import Resolution, draw, evaluation_trainer, import_parts, run_command, user_facing_errors
     from vae.figures import DPI, FIGURES, compares_runs
     from vae.runs import figure_inputs, find_checkpoint, load_run, write_atomically
@@ -52,7 +52,7 @@ def visualize(
 
 
 if __name__ == "__main__":
-    with user_facing_errors(DataError):
+    with user_facing_errors(DataError, DataWarning):
         import_parts()
         which = {"choices": [*FIGURES], "help": f"Which of {', '.join(FIGURES)}; default: all that apply."}
         compared = {"nargs": "+", "help": "Those in learning_curves, by name; other figures show the first."}

@@ -4,7 +4,7 @@ from datamodules.base import ImageDataModule
 from datamodules.blocks import Batch, ImageDataset
 from datamodules.crypto_punks import CryptoPunks
 from datamodules.digits import Digits
-from datamodules.errors import DataError
+from datamodules.errors import DataError, DataWarning
 from datamodules.image_folder import ImageFolder
 from datamodules.mnist import MNIST
 from datamodules.torchvision_data import Torchvision
@@ -32,6 +32,7 @@ __all__ = [
     "Batch",
     "CryptoPunks",
     "DataError",
+    "DataWarning",
     "Digits",
     "ImageDataModule",
     "ImageDataset",

@@ -1,19 +1,22 @@
 """The base of all data sets: three splits of images that fit in memory, loaded in blocks, made floats on the device."""
 
 import os
+import warnings
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.blocks import EXPECTED, Batch, BlockSampler, ImageDataset
-from datamodules.errors import DataError
+from datamodules.blocks import EXPECTED, SPLITS, Batch, BlockSampler, ImageDataset
+from datamodules.errors import DataError, DataWarning
 from datamodules.memory import fits_on_gpu
+from datamodules.split_record import check_record, describe_changes, held_out, record_splits
 
-SPLITS = ("train", "val", "test")
 DEFAULT_BATCH_SIZE = 100
 MIN_STEPS = 10  # an epoch, where the batch size is chosen
 MAX_COLOURS = 1_024
@@ -65,6 +68,7 @@ class ImageDataModule(LightningDataModule):
         resolved = {"data_dir": data_dir and str(_expand(data_dir).resolve()), "seed": seed}
         self.save_hyperparameters({"dataset": type(self).__name__, **resolved}, logger=False)
         self.splits: dict[str, ImageDataset] = {}
+        self.trained_on: dict[str, Any] | None = None  # the record of the model's own split, if it is a trained one
         self.test_split = "test"  # what test_dataloader loads
 
     @cached_property
@@ -105,19 +109,53 @@ class ImageDataModule(LightningDataModule):
             dataset.check(split, self.image_shape, self.classes)
         if not len(splits["train"]):
             raise DataError(f"{self.name} has no training images.")
-        self.splits = splits
+        self.splits = held_out({split: splits[split] for split in SPLITS}, {})
+        if copies := self._fewer_than(splits):
+            warnings.warn(
+                f"{self.name}: left out {copies}, copies of images of another split.", DataWarning, stacklevel=1
+            )
+        if self.trained_on is not None:
+            self._leave_out_trained(self.trained_on)
+
+    def _leave_out_trained(self, then: Mapping[str, Any]) -> None:
+        """Leave out of validation and test what a model was trained on, or chosen by; warn where the data has changed.
+
+        Args:
+            then: the record of the model's own split.
+        """
+        changes = describe_changes(then, self.state_dict())
+        splits, self.splits = self.splits, held_out(self.splits, then)
+        if left_out := self._fewer_than(splits):
+            changes = f"{changes}. Left out {left_out}: the model was trained on them, or its best epoch chosen by them"
+        if "keys" in self.state_dict() and "keys" not in then:
+            unknown = "its checkpoint does not say on which. If they have changed, it may be tested on some of those"
+            changes = f"{unknown} ({changes})" if changes else unknown
+            warnings.warn(f"{self.name}: the model was trained on its images, {changes}.", DataWarning, stacklevel=1)
+        elif changes:
+            warnings.warn(f"{self.name} has changed since training: {changes}.", DataWarning, stacklevel=1)
+
+    def _fewer_than(self, splits: Mapping[str, ImageDataset]) -> str:
+        """How many images the splits have fewer than those, in words; empty if none."""
+        fewer = {split: len(splits[split]) - len(dataset) for split, dataset in self.splits.items()}
+        return ", ".join(f"{n:,} {split} images" for split, n in fewer.items() if n)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         return batch._replace(images=batch.images / 255)
 
-    def state_dict(self) -> dict[str, int]:
-        """The number of images of each split; the checkpoint holds it under the class's name."""
-        return {split: len(dataset) for split, dataset in self.splits.items()}
+    def state_dict(self) -> dict[str, Any]:
+        """The record of the split, which the checkpoint holds under the class's name."""
+        return record_splits(self.splits)
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        if state != self.state_dict():
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Compare the data with that of a run; before `setup`, note it, so that what was trained on is not tested.
+
+        Raises:
+            DataError: the data was loaded, to resume that run, and has changed; or the state is no record of a split.
+        """
+        self.trained_on = check_record(state)
+        if self.splits and (changes := describe_changes(self.trained_on, self.state_dict())):
             raise DataError(
-                f"{self.name} has changed: the run began with {state} images, there are {self.state_dict()} now.\n"
+                f"{self.name} has changed since the run began: {changes}.\n"
                 "Resume it with the data it began with, or begin a new run."
             )
 

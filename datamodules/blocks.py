@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, Sampler
 from datamodules.errors import DataError
 from datamodules.seeds import SHUFFLING, derive_seed
 
+SPLITS = ("train", "val", "test")
 CHUNK_BYTES = 2**20  # of the images that are converted to wider integers at a time
 EXPECTED = """Return {"train": ImageDataset(images, labels), "val": ..., "test": ...} from load():
 images a uint8 tensor [N, C, H, W] of values 0 to 255, labels an integer tensor [N] or None."""
@@ -32,11 +33,16 @@ class Batch(NamedTuple):
 
 
 class ImageDataset(Dataset):
-    """A split: images [N, C, H, W], uint8, and labels [N], integers, or None."""
+    """A split: images [N, C, H, W], uint8, and labels [N], integers, or None.
 
-    def __init__(self, images: Tensor, labels: Tensor | None = None):
+    keys: [N], int64, equal for copies of an image alone, or None. With them a checkpoint says what it was trained on,
+        and no image of an earlier split is in a later one.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor | None = None, keys: Tensor | None = None):
         self.images = images
         self.labels = labels
+        self.keys = keys
 
     def __len__(self) -> int:
         return len(self.images)
@@ -45,6 +51,10 @@ class ImageDataset(Dataset):
         index = torch.cat(batches)  # index_select copies whole images: a tenth of the time of images[index]
         labels = None if self.labels is None else self.labels.index_select(0, index)
         return Batch(self.images.index_select(0, index), labels, index, tuple(map(len, batches)))
+
+    def subset(self, index: Tensor) -> "ImageDataset":
+        """A copy of some of the images, which an index of any kind chooses."""
+        return ImageDataset(*(part if part is None else part[index] for part in (self.images, self.labels, self.keys)))
 
     def to(self, device: torch.device) -> "ImageDataset":
         """The same split on a device."""
@@ -70,6 +80,9 @@ class ImageDataset(Dataset):
             raise DataError(
                 f"{split} images: expected shape [N, {shape}] (image_shape), got {list(self.images.shape)}.\n{EXPECTED}"
             )
+        if self.keys is not None and (self.keys.dtype != torch.int64 or self.keys.shape != self.images.shape[:1]):
+            found = f"{self.keys.dtype} {list(self.keys.shape)}"
+            raise DataError(f"{split} keys: expected torch.int64 [{len(self)}], got {found}.\n{EXPECTED}")
         if self.labels is None:
             return
         if self.labels.is_floating_point() or self.labels.shape != self.images.shape[:1]:

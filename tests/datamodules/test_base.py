@@ -1,7 +1,9 @@
 """What all data sets have in common: checks, order, blocks, what is shown of them, and hyper-parameters."""
 
 import json
+import re
 import resource
+import warnings
 from math import inf
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +14,17 @@ from helpers import SPLITS, ready
 from processes import CONTEXT, PROJECT, fork
 from pytorch_lightning import LightningModule, Trainer, seed_everything
 
-from datamodules import MNIST, CryptoPunks, DataError, Digits, ImageDataModule, ImageDataset, ImageFolder, base
+from datamodules import (
+    MNIST,
+    CryptoPunks,
+    DataError,
+    DataWarning,
+    Digits,
+    ImageDataModule,
+    ImageDataset,
+    ImageFolder,
+    base,
+)
 from datamodules.blocks import BlockSampler, shard_batches
 from datamodules.memory import fits_on_gpu
 from datamodules.seeds import derive_seed
@@ -211,11 +223,92 @@ def test_seeds_are_documented_and_far_from_each_other():
     assert "hash(" not in "".join(path.read_text() for path in (PROJECT / "datamodules").glob("*.py"))
 
 
+def keyed(**keys):
+    """Splits of images with those keys, which are their grey values too."""
+    parts = {split: torch.tensor(keys[split], dtype=torch.int64) for split in SPLITS}
+    return Own(
+        {s: ImageDataset(part.byte().view(-1, 1, 1, 1).expand(-1, 1, 4, 5), keys=part) for s, part in parts.items()}
+    )
+
+
+BEGUN = {"train": [1, 2, 3, 4, 5], "val": [6, 7], "test": [8, 9]}
+
+
 def test_a_resumed_run_needs_the_data_it_began_with():
     state = ready(own()).state_dict()
     ready(own()).load_state_dict(state)
-    with pytest.raises(DataError, match=r"(?s)Own has changed: .*'train': 20.*there are .*'train': 19.* now"):
+    with pytest.raises(DataError, match="Own has changed since the run began: images: 20 train then, 19 now"):
         ready(own(train=ImageDataset(torch.zeros(19, 1, 4, 5, dtype=torch.uint8)))).load_state_dict(state)
+    state = ready(keyed(**BEGUN)).state_dict()
+    ready(keyed(**BEGUN)).load_state_dict(state)
+    with pytest.raises(
+        DataError, match="Own has changed since the run began: images: 1 gone, 1 new, 2 in another split"
+    ):
+        ready(keyed(train=[1, 2, 3, 4, 6], val=[5, 7], test=[8, 10])).load_state_dict(state)
+    ready(keyed(**BEGUN)).load_state_dict({"train": 5, "val": 2, "test": 2})  # of a version that kept no keys
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        None,
+        "train",
+        {"train": 5},
+        {"train": "5", "val": 2, "test": 2},
+        {"train": 5, "val": 2, "test": 2, "keys": {"train": torch.arange(5)}},
+        {"train": 1, "val": 1, "test": 2**60, "keys": dict.fromkeys(SPLITS, torch.zeros(1, dtype=torch.int64))},
+        {"train": 9, "val": 9, "test": 9, "keys": dict.fromkeys(SPLITS, torch.zeros((), dtype=torch.int64).expand(9))},
+        {"train": 1, "val": 1, "test": 1, "keys": dict.fromkeys(SPLITS, torch.zeros(1))},
+    ],
+)
+def test_a_damaged_record_of_a_split(state):
+    with pytest.raises(DataError, match="The checkpoint's record of its split is damaged"):
+        keyed(**BEGUN).load_state_dict(state)
+
+
+def test_copies_of_an_image_are_in_one_split():
+    with pytest.warns(
+        DataWarning, match="Own: left out 2 val images, 1 test images, copies of images of another split"
+    ):
+        data = ready(keyed(train=[1, 1, 2, 3], val=[4, 1, 3], test=[5, 4, 6]))
+    assert {split: part.keys.tolist() for split, part in data.splits.items()} == {
+        "train": [1, 1, 2, 3],
+        "val": [4],
+        "test": [5, 6],
+    }
+    assert data.images("test").mul(255).mean((1, 2, 3)).tolist() == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("now", "tested", "message"),
+    [
+        (BEGUN, [8, 9], None),
+        (BEGUN | {"test": [8, 9, 10]}, [8, 9, 10], "Own has changed since training: images: 0 gone, 1 new, 0 in ano"),
+        (
+            {"train": [1, 2, 8], "val": [6, 3], "test": [4, 5, 7, 9, 10]},
+            [9, 10],
+            "0 gone, 1 new, 5 in another split. Left out 1 val images, 3 test images: the model was trained on",
+        ),
+    ],
+)
+def test_a_model_is_not_tested_on_what_it_was_trained_on(now, tested, message):
+    state = ready(keyed(**BEGUN)).state_dict()
+    data = keyed(**now)
+    data.load_state_dict(state)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", DataWarning)
+        ready(data)
+    assert data.splits["test"].keys.tolist() == tested
+    assert message in str(warned[0].message) if message else not warned
+
+
+def test_a_model_whose_checkpoint_does_not_say_what_it_was_trained_on():
+    for state, said in (({}, "some of those."), ({"train": 4, "val": 2, "test": 2}, "images: 4 train then, 5 now).")):
+        data = keyed(**BEGUN)
+        data.load_state_dict(state)
+        with pytest.warns(DataWarning, match=f"Own: the model was trained on its images, its .*{re.escape(said)}$"):
+            ready(data)
+        assert data.splits["test"].keys.tolist() == BEGUN["test"]
 
 
 GREY = torch.zeros(6, 1, 4, 5, dtype=torch.uint8)

@@ -1,14 +1,17 @@
 """ImageFolder: how images are found, split, labelled and read, in folders made here."""
 
+import os
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import SPLITS, ready
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
+from torchvision.transforms.functional import pil_to_tensor
 
-from datamodules import DataError, ImageFolder, memory
+from datamodules import DataError, ImageFolder, image_folder, memory
 
 
 @pytest.fixture
@@ -68,7 +71,7 @@ def test_image_folder_cuts_the_longer_sides_and_puts_transparent_pixels_on_white
     for name in "abc":
         image = Image.new("RGBA", (30, 10), (0, 0, 0, 0))
         image.paste((255, 0, 0, 255), (10, 0, 20, 5))
-        image.save(tmp_path / f"{name}.png")
+        image.save(tmp_path / f"{name}.png", compress_level="abc".index(name))  # copies would be one image
     image = ready(ImageFolder(size=(10, 10), data_dir=str(tmp_path))).splits["test"].images[0]
     assert image[:, 1, 5].tolist() == [255, 0, 0]
     assert image[:, 8, 5].tolist() == [255, 255, 255]
@@ -80,7 +83,7 @@ def test_pixel_art_keeps_its_colours(tmp_path, side):
     palette = torch.tensor([[0, 0, 0], [200, 30, 40], [255, 255, 255]], dtype=torch.uint8)
     pixels = palette[tile.repeat_interleave(2, 1)]
     for i in range(3):
-        Image.fromarray(pixels.numpy()).save(tmp_path / f"{i}.png")
+        Image.fromarray(pixels.numpy()).save(tmp_path / f"{i}.png", compress_level=i)  # copies would be one image
     options = {"size": (side, side), "data_dir": str(tmp_path)}
     image = ready(ImageFolder(**options, resample="nearest")).splits["test"].images[0]
     assert {*map(tuple, image.flatten(1).T.tolist())} == {*map(tuple, palette.tolist())}
@@ -158,7 +161,9 @@ def arrange(album, *splits):
 def test_sub_folders_train_val_and_test_are_the_split(album):
     held = arrange(album, *SPLITS)
     Image.new("RGB", (4, 4)).save(album / "cover.png")
-    with pytest.warns(UserWarning, match=r"skipped 1 files, not images by their suffix, or outside of train, val and"):
+    with pytest.warns(
+        UserWarning, match=r"skipped 1 files, not images by their suffix, or outside of train, val, test\."
+    ):
         data = ready(ImageFolder(data_dir=str(album)))
     assert {name: sorted(values) for name, values in shades(data).items()} == held
     assert data.classes == ("cats", "dogs")
@@ -174,10 +179,84 @@ def test_without_val_a_tenth_of_train_validates(album):
     assert sorted(found["train"] + found["val"]) == held["train"]
 
 
-def test_a_class_of_that_name_is_no_split(album):
-    (album / "cats").rename(album / "train")
+@pytest.mark.parametrize(
+    "splits",
+    [
+        ("Train", "VAL", "Test"),
+        ("training", "validation", "testing"),
+        ("train", "valid", "test"),
+        ("my images/Training", "my images/dev", "my images/test"),
+    ],
+)
+def test_other_spellings_of_the_splits_and_a_folder_around_them(album, splits):
+    held = arrange(album, *splits)
     data = ready(ImageFolder(data_dir=str(album)))
-    assert data.classes == ("dogs", "train")
+    assert [sorted(values) for values in shades(data).values()] == [*held.values()]
+    assert data.classes == ("cats", "dogs")
+
+
+@pytest.mark.parametrize(
+    ("splits", "named"),
+    [
+        (("train", "cats and dogs"), "train."),  # a split of its own, or a class
+        (("cats and dogs", "Test"), "Test."),
+        (("val", "test"), "test, val."),
+        (("train", "val", "validation"), "train, val, validation."),
+        (("train", "test", "val2017"), "test, train, val2017."),
+        (("train2017", "val2017"), "train2017, val2017."),
+        (("train cats", "test cats"), "test cats, train cats."),
+        (("one/train", "one/test", "two/train"), "one/test, one/train, two/train."),
+        (("train", "test", "test/val"), "test, test/val, train."),
+        (("album/train", "album/test", "others"), "album/test, album/train."),
+    ],
+)
+def test_folders_named_like_splits_that_are_none(album, splits, named):
+    arrange(album, *splits)
+    message = f"album: cannot tell the split from folders of these names: {named}\nExpected train and val or test, each"
+    with pytest.raises(DataError, match=message.replace(".", "\\.")):
+        ready(ImageFolder(data_dir=str(album)))
+
+
+def test_one_word_of_a_class_makes_no_split(album):
+    (album / "cats").rename(album / "bullet train")
+    assert ready(ImageFolder(data_dir=str(album))).classes == ("bullet train", "dogs")
+
+
+def test_links_to_folders_are_followed_but_not_in_a_circle(album, tmp_path):
+    expected = ready(ImageFolder(data_dir=str(album)))
+    (album / "cats").rename(tmp_path / "elsewhere")
+    (album / "cats").symlink_to(tmp_path / "elsewhere")
+    (album / "dogs" / "all").symlink_to(album)
+    (tmp_path / "elsewhere" / "back").symlink_to(album / "dogs")
+    data = ready(ImageFolder(data_dir=str(album)))
+    assert data.classes == expected.classes
+    assert {*sum(shades(data).values(), [])} == {*sum(shades(expected).values(), [])}
+    (album / "dogs" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(DataError, match=r"gone\.png cannot be read: No such file or directory"):
+        ready(ImageFolder(data_dir=str(album)))
+
+
+def test_names_of_folders_are_texts_and_each_class_has_its_own(tmp_path):
+    names = b"caf\xe9", b"caf\xe8", b"two\nlines\x1b[31m", "é".encode(), b"no folder", b""
+    for i, name in enumerate(names):
+        folder = tmp_path / os.fsdecode(b"\xe9tudes") / os.fsdecode(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4), (8 * i, 0, 255)).save(folder / os.fsdecode(b"\xe9.png"))
+    data = ready(ImageFolder(data_dir=str(tmp_path / os.fsdecode(b"\xe9tudes"))))
+    assert data.name == r"\xe9tudes"
+    classes = {
+        data.classes[label]: shade // 8
+        for part in SPLITS
+        for label, shade in zip(data.splits[part].labels, shades(data)[part], strict=True)
+    }
+    assert [*classes] == sorted(classes, key=[*classes].index)
+    assert {value: name for name, value in classes.items()} == dict(
+        enumerate([r"caf\xe9", r"caf\xe8", r"two\nlines\x1b[31m", "é", "no folder", "(no folder)"])
+    )
+
+
+def test_a_long_name_leaves_room_in_that_of_a_file(tmp_path):
+    assert ImageFolder(data_dir=str(tmp_path / ("語" * 80))).name == "語" * 33
 
 
 def test_a_folder_of_few_images_trains_in_at_least_ten_steps(album):
@@ -191,6 +270,38 @@ def test_image_folder_with_a_truncated_image(album):
     (album / "cats" / "noise.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match=r"noise\.png cannot be read as an image"):
         ready(ImageFolder(data_dir=str(album)))
+
+
+def test_an_image_of_too_many_pixels_is_no_damaged_one(album, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses to open images of twice as many
+    with pytest.raises(DataError, match=r"png has too many pixels, more than 67,108,864: scale it down"):
+        ready(ImageFolder(data_dir=str(album)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    monkeypatch.setattr(image_folder, "MAX_PIXELS", 200)
+    with pytest.raises(DataError, match=r"png has too many pixels, more than 200: scale it down"):
+        ready(ImageFolder(data_dir=str(album)))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])  # as it is, and turned by 90 degrees
+def test_a_large_jpeg_is_decoded_at_a_reduced_size(tmp_path, monkeypatch, orientation):
+    noise = torch.rand(3, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+    smooth = torch.nn.functional.interpolate(noise, scale_factor=12.5, mode="bicubic").clamp(0, 1)
+    detail = torch.rand(3, 3, 300, 400, generator=torch.Generator().manual_seed(1))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    for i, image in enumerate((0.7 * smooth + 0.3 * detail).mul(255).byte()):
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.jpg", quality=95, exif=exif)
+    sizes = []
+    load = JpegImageFile.load
+    monkeypatch.setattr(JpegImageFile, "load", lambda image: sizes.append(image.size) or load(image))
+    splits = ready(ImageFolder(size=(12, 18), data_dir=str(tmp_path))).splits
+    assert {*sizes} == {(100, 75)}
+    monkeypatch.undo()
+    found = {tuple(splits[split].images[0].flatten().tolist()) for split in SPLITS}
+    for path in tmp_path.iterdir():
+        whole = ImageOps.fit(ImageOps.exif_transpose(Image.open(path)), (18, 12), Image.Resampling.LANCZOS)
+        expected = pil_to_tensor(whole).flatten().float()
+        assert min((torch.tensor(image) - expected).abs().max() for image in found) <= 4
 
 
 def test_pixels_of_16_bits_are_refused(album):

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import fit
+from PIL import Image
 
-from datamodules import DATASETS, CryptoPunks, Digits
+from datamodules import DATASETS, CryptoPunks, DataWarning, Digits, ImageFolder
 from vae import LitVAE, runs
 
 
@@ -23,6 +24,30 @@ def test_a_checkpoint_is_plain_and_rebuilds_model_and_data(tiny_punks):
         torch.testing.assert_close(rebuilt.vae.reconstruct(x), lit.vae.reconstruct(x))
     found = runs.load_run(path, DATASETS, data_dir="there")[1]
     assert found.hparams == {**data.hparams, "data_dir": str(Path("there").resolve())}
+
+
+def test_a_folder_that_has_changed_is_tested_on_no_image_that_was_trained_on(tmp_path):
+    def add(*shades):
+        for shade in shades:
+            Image.new("L", (8, 8), shade).save(tmp_path / "album" / f"{shade}.png")
+
+    def shades(data, *splits):
+        return {shade for split in splits for shade in data.images(split).mul(255).mean((1, 2, 3)).int().tolist()}
+
+    (tmp_path / "album").mkdir()
+    add(*range(50))
+    data = ImageFolder(size=(8, 8), channels=1, data_dir=str(tmp_path / "album"))
+    path = fit(data)[1].checkpoint_callback.best_model_path
+    seen = shades(data, "train", "val")
+    add(*range(50, 200))
+    (tmp_path / "album" / "3.png").unlink()
+    new = ImageFolder(size=(8, 8), channels=1, data_dir=str(tmp_path / "album"))
+    assert shades(new, "test") & seen  # as the folder is split now
+    with pytest.warns(
+        DataWarning, match="album has changed since training: images: 1 gone, 150 new, .* Left out .*test"
+    ):
+        tested = shades(runs.load_run(path, DATASETS)[1], "test")
+    assert tested == shades(new, "test") - seen
 
 
 def damaged(path, how):

@@ -6,9 +6,9 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from io import StringIO
+from io import StringIO, TextIOWrapper
 from typing import NoReturn
 
 import torch
@@ -40,11 +40,14 @@ def user_facing_errors(*expected: type[Exception]) -> Iterator[None]:
     """On the screen: what the user can act on, and of an expected error its message alone.
 
     Of several processes the first one that fails prints its error: those of the others follow from its end.
+
+    Args:
+        expected: errors, and warnings that are shown.
     """
     where = f" in process {rank_zero_only.rank}" if rank_zero_only.rank else ""
     has_group = torch.distributed.is_initialized()
     try:
-        with own_messages():
+        with own_messages(kind for kind in expected if issubclass(kind, Warning)):
             yield
     except runs.Interrupted as stop:
         exit_with_message(str(stop), 128 + stop.signum)
@@ -66,14 +69,18 @@ def user_facing_errors(*expected: type[Exception]) -> Iterator[None]:
 
 
 @contextmanager
-def own_messages() -> Iterator[None]:
-    """On the screen: warnings of this project alone. Afterwards all is as it was: a notebook goes on."""
+def own_messages(others: Iterable[type[Warning]]) -> Iterator[None]:
+    """On the screen: warnings of `vae` and those others alone. Afterwards all is as it was: a notebook goes on."""
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings(action="ignore"))
+        if isinstance(sys.stdout, TextIOWrapper):  # names of files that are no UTF-8 are escaped, as in stderr
+            stack.callback(sys.stdout.reconfigure, errors=sys.stdout.errors)
+            sys.stdout.reconfigure(errors="backslashreplace")
         if rank_zero_only.rank:
             stack.enter_context(redirect_stdout(StringIO()))
         else:
-            for category in (PosteriorCollapse, Underestimate, runs.OtherCheckpoint):
+            shown: list[type[Warning]] = [PosteriorCollapse, Underestimate, runs.OtherCheckpoint, *others]
+            for category in shown:
                 warnings.filterwarnings("always", category=category)
         for name, level in LEVELS.items():
             logger = logging.getLogger(name)

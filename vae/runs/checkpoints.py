@@ -121,6 +121,7 @@ def rebuild(
         data = kind(**options | ({"data_dir": data_dir} if data_dir else {}))
         if data.image_shape != lit.vae.image_shape:
             raise ValueError("model and data do not fit each other")
+        data.load_state_dict(checkpoint.get(kind.__qualname__, {}))  # it then tests on no image that was trained on
     return lit.eval(), data
 
 

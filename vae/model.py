@@ -6,7 +6,7 @@ Independent of how a model is trained. All values stay per image, [B], in nats.
 from collections.abc import Callable, Iterable, Sequence
 from inspect import signature
 from itertools import pairwise
-from math import log
+from math import log, prod
 from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +20,7 @@ from vae.networks import ACTIVATIONS, NETWORKS
 
 NOISE_CHUNK = 128  # samples of each image whose noise is drawn together
 DECODER_CHUNK = 2**19  # parameters of p(x|z) that are computed together: they stay in a CPU's cache
+MAX_BATCH = 2**22  # pixel values of images that are encoded or decoded together; a network keeps several times that
 GPU_DECODER_CHUNK = 2**26  # enough work for a GPU; each temporary tensor of a density takes 256 MB
 
 
@@ -340,6 +341,11 @@ def reparameterize(q_z: Independent, eps: Tensor) -> Tensor:
         expected = ", ".join(map(str, mean.shape))
         raise ValueError(f"eps: expected noise [K, B, Z], here [K, {expected}], got {list(eps.shape)}")
     return torch.addcmul(mean, scale, eps)
+
+
+def split_batches(inputs: Tensor, image_shape: Sequence[int]) -> tuple[Tensor, ...]:
+    """Images of that shape, or codes of them, [N, ...], in batches of 1,000 or of MAX_BATCH pixel values."""
+    return inputs.split(max(1, min(1_000, MAX_BATCH // prod(image_shape))))
 
 
 def sizes_of(name: str, value: int | Sequence[int]) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """What TensorBoard has of a run: curves, images, histograms, the projector, the hyper-parameters."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,20 @@ def test_tensorboards_projector_has_codes_labels_and_images(events):
     assert (folder / "metadata.tsv").read_text().split() == [str(label) for label in data.labels("val").tolist()]
     with Image.open(folder / "sprite.png") as sprite:
         assert sprite.size == (18 * 8, 18 * 8)  # of 300 images
+
+
+@pytest.mark.parametrize(("size", "sprite"), [((64, 48), 64), ((4, 512), 64)])
+def test_tensorboards_projector_has_square_images_of_any_shape(tmp_path, size, sprite):
+    for i in range(90):  # of which 9 validate
+        Image.new("L", (8, 8), 2 * i).save(tmp_path / f"{i}.png")
+    options = ["--data.size", str(list(size)), "--data.channels", "1", "--model.hidden_dims", "2"]
+    options += ["--data.data_dir", str(tmp_path), "--trainer.max_epochs", "1"]
+    TrainCLI(ImageDataModule, DATASETS, ["--data", "ImageFolder", *options]).fit()
+    (path,) = Path("lightning_logs/version_0").glob("*/posterior_means/sprite.png")
+    with Image.open(path) as image:
+        assert image.size == (3 * sprite, 3 * sprite)
+    config = Path("lightning_logs/version_0/projector_config.pbtxt").read_text()
+    assert re.findall(r"single_image_dim: (\d+)", config) == [str(sprite)] * 2
 
 
 def test_tensorboard_compares_runs_by_hyper_parameters_and_results(events):

@@ -15,8 +15,9 @@ from PIL import Image
 from scipy.spatial.distance import pdist
 
 from vae import VAE
-from vae.figures import FIGURES, NotApplicable, film_frame, render
-from vae.figures.drawing import COLOURS, add_caption, upscale
+from vae.colours import COLOURS, label_colours
+from vae.figures import FIGURES, NotApplicable, film_frame, reconstruction_grid, render, sample_grid, thumbnails
+from vae.figures.drawing import MAX_GRID_SIDE, MIN_CELL_SIDE, add_caption, cell_size, shorten, to_cells
 
 MATERIAL = {"vae", "images", "labels", "classes", "dataset", "shown", "history", "histories", "frames"}
 
@@ -28,12 +29,79 @@ def inputs(**parts):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_pixels_are_enlarged_by_whole_numbers(shape):
-    images = torch.rand(2, *shape)
-    large = upscale(images, 48)
-    factor = large.shape[-1] // shape[-1]
-    assert large.shape[-2:] == (factor * shape[1], factor * shape[2])
-    assert min(large.shape[-2:]) >= 48
-    assert torch.equal(large, torch.kron(images, torch.ones(1, 1, factor, factor)))
+    images = torch.randint(256, (2, *shape), dtype=torch.uint8)
+    size = cell_size(shape, 2, 2, at_least=48)
+    factor = size[1] // shape[2]
+    assert size == (factor * shape[1], factor * shape[2])
+    assert 48 <= min(size) < 48 + min(shape[1:])
+    expected = torch.kron(images, torch.ones(1, 1, factor, factor, dtype=torch.uint8))
+    assert torch.equal(to_cells(images / 255, size), expected.expand(-1, 3, -1, -1))
+
+
+ASPECTS = [(1, 64, 48), (3, 32, 512), (1, 1, 600), (1, 600, 1), (3, 1, 1), (1, 250, 200), (3, 1000, 1000)]
+
+
+@pytest.mark.parametrize("shape", [*ASPECTS, (1, 1, 10**6), (1, 28, 28)])
+@pytest.mark.parametrize(("at_least", "spacing", "at_most"), [(72, 12, MAX_GRID_SIDE), (48, 0, 3_000), (1, 1, 500)])
+def test_a_grid_of_any_images_stays_within_its_bound(shape, at_least, spacing, at_most):
+    for count, columns in [(1, 1), (1, 10), (20, 10), (64, 8), (400, 20), (520, 13), (9 * 40, 9)]:
+        height, width = cell_size(shape, count, columns, at_least, spacing, at_most)
+        rows, columns = -(-count // columns), min(count, columns)
+        assert rows * (height + spacing) - spacing <= at_most
+        assert columns * (width + spacing) - spacing <= at_most
+        assert min(height, width) >= min(MIN_CELL_SIDE, at_least, at_most // max(rows, columns) - spacing)
+        if (factor := min(height / shape[1], width / shape[2])) >= 1 and min(height, width) > MIN_CELL_SIDE:
+            assert (height, width) == (factor * shape[1], factor * shape[2])
+
+
+def test_images_that_are_reduced_are_means_of_their_pixels():
+    image = torch.rand(1, 1, 6, 40)
+    size = cell_size(image.shape, 1, 1, at_least=3, at_most=20)
+    assert size == (3, 20)
+    expected = image.view(3, 2, 20, 2).mean((1, 3)).mul(255).round()
+    assert torch.equal(to_cells(image, size)[0, 0], expected.byte())
+
+
+def test_more_images_than_a_grid_has_pixels_are_refused():
+    with pytest.raises(NotApplicable, match="5,000 rows of 2 images do not fit into 3,000 pixels: show fewer"):
+        FIGURES["samples"](VAE((1, 8, 8)), num_samples=10_000, grid_width=2)
+    parts = inputs(vae=VAE((1, 8, 8)), source=SOURCE, num_samples=64, grid_width=8, sample_pixels=False)
+    with pytest.raises(NotApplicable, match="pixels does not fit into the memory: lower --dpi"):
+        render("samples", parts, dpi=10_000)
+
+
+@pytest.mark.parametrize("shape", [pytest.param(each, marks=[pytest.mark.slow] * (each[1] > 500)) for each in ASPECTS])
+def test_figures_of_any_images_stay_within_a_bound(shape):
+    for latent_dim in (2, 3):
+        vae, images = VAE(shape, latent_dim, hidden_dims=(2,)), torch.rand(4, *shape)
+        parts = material(latent_dim, vae, images, num_samples=4)
+        for name in ("reconstruction", "reconstruction_by_class", "samples", "traversals", "interpolations"):
+            arguments = {part: parts[part]() for part in signature(FIGURES[name]).parameters}
+            figure = FIGURES[name](**arguments)
+            assert max(grid_of(figure).shape) <= MAX_GRID_SIDE
+            assert max(figure.bbox.size) <= MAX_GRID_SIDE + 300
+            FigureCanvasAgg(figure).get_renderer()
+            title = figure._suptitle.get_window_extent()
+            assert 0 < title.x0 < title.x1 < figure.bbox.width
+        frame = film_frame(vae)
+        assert max(frame.shape) <= 1_000
+        assert max(FIGURES["training_film"]({1: frame})[0].bbox.size) <= 1_100
+    assert max(reconstruction_grid(vae, images, 1, 2, 2_000).shape) <= 2_000
+    assert max(sample_grid(vae, 36, 6, 1, 1, 2_000).shape) <= 2_000
+    assert max(grid_of(FIGURES["learned_manifold"](VAE(shape, 2, hidden_dims=(2,)))).shape) <= MAX_GRID_SIDE
+
+
+@pytest.mark.parametrize("shape", ASPECTS[:-1])
+def test_thumbnails_are_square_and_small_and_show_the_whole_image(shape):
+    images = torch.zeros(3, *shape)
+    small = thumbnails(images, 64)
+    side = min(64, max(shape[1:]))
+    assert small.shape == (3, 3, side, side)
+    black = (small[0, 0] == 0).nonzero()
+    high, wide = (black.amax(0) - black.amin(0) + 1).tolist()
+    assert max(high, wide) == side
+    assert len(black) == high * wide  # a whole rectangle, of the image's shape
+    assert (high, wide) == tuple(max(1, side * each // max(shape[1:])) for each in shape[1:])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -58,6 +126,7 @@ def test_a_file_shows_a_mosaic_pixel_by_pixel_below_its_title(shape):
         ("learned_manifold", [3], "learned_manifold needs a latent space of 1 or 2 dimensions; this model has 3"),
         ("reconstruction_by_class", [2, torch.rand(2, 1, 8, 8), None, None], "needs labels; these images have none"),
         ("interpolations", [2, torch.rand(1, 1, 8, 8)], "interpolations needs at least two images"),
+        ("latent_usage", [2, torch.rand(3, 1, 8, 8)], "more than two latent variables; this model has 2"),
         ("latent_scatter", [3, torch.rand(3, 1, 8, 8), None, None], "latent_scatter needs at least four images"),
         ("learning_curve", [{}], "learning_curve needs the curves that TensorBoard keeps"),
         ("learning_curves", [{}], "learning_curves needs the curves that TensorBoard keeps"),
@@ -70,19 +139,20 @@ def test_what_makes_no_sense_says_why(name, arguments, reason):
         FIGURES[name](*arguments)
 
 
-def material(latent_dim):
-    vae, images = VAE((3, 8, 8), latent_dim=latent_dim), torch.rand(40, 3, 8, 8)
+def material(latent_dim, vae=None, images=None, num_samples=9):
+    vae = vae or VAE((3, 8, 8), latent_dim=latent_dim)
+    images = torch.rand(40, 3, 8, 8) if images is None else images
     return inputs(
         vae=vae,
         images=images,
-        labels=torch.arange(40) % 4,
+        labels=torch.arange(len(images)) % 4,
         classes="abcd",
         dataset="letters",
         shown="images",
         history=HISTORY,
         histories={"digits, bernoulli": {"one": HISTORY}, "punks, categorical": {"two": HISTORY}},
         frames={1: film_frame(vae), 2: film_frame(vae)},
-        num_samples=9,
+        num_samples=num_samples,
         grid_width=3,
         sample_pixels=True,
         grid="quantiles",
@@ -99,7 +169,7 @@ def material(latent_dim):
         (name, latent_dim)
         for name in FIGURES
         for latent_dim in (1, 2, 4)
-        if (name, latent_dim) != ("learned_manifold", 4)
+        if (name, latent_dim) not in {("learned_manifold", 4), ("latent_usage", 1), ("latent_usage", 2)}
     ],
 )
 def test_a_figure_is_the_same_file_each_time_and_nothing_is_cut_off(name, latent_dim):
@@ -155,7 +225,7 @@ def test_a_figure_says_what_it_is_of_in_caption_and_metadata(name, parts, monkey
 
 
 def test_the_caption_overlaps_nothing():
-    vae, images = VAE((1, 8, 8)), torch.rand(30, 1, 8, 8)
+    vae, images = VAE((1, 8, 8), latent_dim=3), torch.rand(30, 1, 8, 8)
     for name, arguments in (("latent_scatter", [None, None]), ("latent_usage", []), ("reconstruction", [])):
         chart = FIGURES[name](vae, images, *arguments)
         add_caption(chart, SOURCE)
@@ -202,6 +272,18 @@ def test_a_figure_asks_for_the_images_that_it_shows(name, counts):
 def test_a_string_is_a_page(monkeypatch):
     monkeypatch.setitem(FIGURES, "page", lambda vae: f"<p>ö {vae}</p>")
     assert render("page", inputs(vae="a model")) == ("html", "<p>ö a model</p>".encode())
+
+
+def test_a_name_is_cut_to_a_width():
+    assert shorten("dogs and other animals", 14) == "dogs and other …"
+    assert shorten("0" * 14, 14) == "0" * 14
+    assert shorten("W" * 14, 14) == "W" * 7 + "…"
+    assert shorten("i" * 20, 14) == "i" * 20
+
+
+def test_every_label_has_a_colour_of_its_own():
+    for number in (1, 10, 11, 60):
+        assert len(set(label_colours(number))) == number
 
 
 def test_ten_classes_have_colours_that_are_far_apart():

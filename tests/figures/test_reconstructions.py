@@ -31,7 +31,7 @@ def test_reconstruction_by_class_has_three_of_each_class_and_their_error():
     figure = FIGURES["reconstruction_by_class"](vae, images, labels, ("cats", "cows", "dogs and other animals"))
     grid = grid_of(figure)
     columns, rows = texts(figure.axes[0])
-    assert rows == ["cats", "dogs and othe…"]  # no cow is there
+    assert rows == ["cats", "dogs and other …"]  # no cow is there
     assert columns == ["original", "decoded", "error"] * 3
     for row, places in enumerate([(1, 3, 6), (0, 2, 4)]):
         for number, place in enumerate(places):

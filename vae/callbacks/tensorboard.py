@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from io import StringIO
+from math import prod
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -17,15 +18,15 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.model_summary import ModelSummary
 from torch.nn.functional import pad
 from torchvision.io import encode_png
-from torchvision.transforms.functional import resize
 
 from vae import runs
 from vae.callbacks.checkpoints import best_elbo
-from vae.figures import encode_images, film_frame, reconstruction_grid, sample_grid
+from vae.figures import encode_images, film_frame, reconstruction_grid, sample_grid, thumbnails
 
 MAX_CODES = 2_000  # in the projector, which moves no more of them smoothly
 TABULATED = ("data.dataset", "hidden_dims", "latent_dim", "likelihood", "objective")
-MAX_PIXELS = 64  # of an image's side in the projector
+MAX_THUMBNAIL_SIDE = 64  # pixels of an image in the projector: a sprite of MAX_CODES has 2,880, TensorBoard takes 8,192
+MAX_GRID_SIDE = 2_000  # pixels of a grid of images
 VIEW = "view"  # the group of images and histograms, which TensorBoard shows after those of train and val
 CHARTS = "validation (line) and training (the other edge of the band), nats per image"
 
@@ -174,8 +175,8 @@ class TensorBoardImages(Callback):
             runs.write_atomically(runs.frame_path(Path(trainer.log_dir), epoch), png)
         if self.should_log(trainer):
             images = trainer.datamodule.images(self.split(trainer), 10).to(lit.device)
-            grids = {"reconstruction": reconstruction_grid(lit.vae, images, at_least=1, spacing=2)}
-            grids |= {"samples": sample_grid(lit.vae, 36, 6, at_least=1, spacing=1)}
+            grids = {"reconstruction": reconstruction_grid(lit.vae, images, 1, 2, MAX_GRID_SIDE)}
+            grids |= {"samples": sample_grid(lit.vae, 36, 6, 1, 1, MAX_GRID_SIDE)}
             if lit.vae.latent_dim <= 2:
                 grids["learned_manifold"] = frame
             for name, grid in grids.items():
@@ -183,14 +184,15 @@ class TensorBoardImages(Callback):
 
     def on_fit_end(self, trainer: Trainer, lit: LightningModule) -> None:
         writer, data, split = trainer.logger.experiment, trainer.datamodule, self.split(trainer)
-        images, labels = data.images(split, MAX_CODES), data.labels(split, MAX_CODES)
+        count = max(1, min(MAX_CODES, runs.MAX_VALUES // prod(lit.vae.image_shape)))
+        images, labels = data.images(split, count), data.labels(split, count)
         means, _ = encode_images(lit.vae, images.to(lit.device))
         means = pad(means, (0, max(0, 3 - means.shape[1])))  # the projector shows nothing of fewer dimensions
         names = None if labels is None else [data.classes[label] for label in labels.tolist()]
-        side = min(MAX_PIXELS, *images.shape[-2:])
-        sprites = resize(images, side, antialias=True)
         with redirect_stdout(StringIO()):  # it warns where a resumed run writes them again
-            writer.add_embedding(means, names, sprites, trainer.global_step, "posterior_means")
+            writer.add_embedding(
+                means, names, thumbnails(images, MAX_THUMBNAIL_SIDE), trainer.global_step, "posterior_means"
+            )
         best = best_elbo(trainer)
         if best is not None:
             writer.add_scalar(runs.scalar_tag("best_val_elbo"), best, trainer.global_step)

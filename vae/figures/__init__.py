@@ -16,7 +16,15 @@ import matplotlib.style
 import torch
 
 from vae.choices import choose, register
-from vae.figures.drawing import DPI, STYLE, NotApplicable, add_caption, encode_gif
+from vae.figures.drawing import (
+    DPI,
+    STYLE,
+    NotApplicable,
+    add_caption,
+    check_resolution,
+    encode_gif,
+    thumbnails,
+)
 from vae.figures.explorer import explorer
 from vae.figures.latent_space import (
     encode_images,
@@ -47,6 +55,7 @@ __all__ = [
     "register_figure",
     "render",
     "sample_grid",
+    "thumbnails",
 ]
 
 FIGURES: dict[str, Callable] = {}
@@ -106,7 +115,7 @@ def render(
 
     Raises:
         UnknownName: the figure has an argument that is none of the inputs.
-        NotApplicable: from the figure.
+        NotApplicable: from the figure, or it would have too many pixels.
     """
     parameters = signature(FIGURES[name]).parameters
     arguments = {
@@ -123,6 +132,7 @@ def render(
         add_caption(chart, source)
     if isinstance(result, list):
         return "gif", encode_gif(result, source)
+    check_resolution(result, dpi)
     content = BytesIO()
     result.savefig(content, format=file_format, dpi=dpi, metadata=file_metadata(name, source, file_format))
     return file_format, content.getvalue()

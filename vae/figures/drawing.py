@@ -1,6 +1,6 @@
 """What the figures share: their style, grids of images, figures around them, captions and animations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 
 import numpy as np
@@ -10,22 +10,24 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import adaptive_avg_pool2d, pad
 from torchvision.utils import make_grid
 
-from vae.model import VAE
+from vae.colours import COLOURS
+from vae.model import VAE, split_batches
 
 DPI = 100
 CAPTION_MARGIN = 30  # pixels below an image, which hold the caption
-MAX_CAPTION_PART = 30  # characters
+MAX_CAPTION_PART = 30  # digits' widths
+MAX_GRID_SIDE = 3_000  # pixels of a grid of images, in height and in width
+MIN_CELL_SIDE = 20  # pixels of an image in a grid, where one side is many times the other
+MAX_FIGURE_PIXELS = 2**28  # 1 GB while it is drawn
+MAX_ROWS = 40  # of a grid with a row for each class or latent variable
 MAX_FILM_BYTES = 3_000_000
-# Ten colours whose least difference is 39 in CIELAB, and 20 as seen in deuteranopia.
-COLOURS = (
-    *("#3f90da", "#ffa90e", "#4daf4a", "#e41a1c", "#984ea3"),
-    *("#882d17", "#e68fac", "#42d4f4", "#000075", "#222222"),
-)
 STYLE = {
     "figure.dpi": DPI,
     "savefig.dpi": "figure",
@@ -49,34 +51,71 @@ class NotApplicable(Exception):
     """This figure does not apply to this model; the message says why."""
 
 
-def to_rgb(images: Tensor, at_least: int = 72) -> Tensor:
-    """Images [N, C, H, W] in three channels, each side enlarged to so many pixels at least: [N, 3, H, W]."""
-    return upscale(images.cpu(), at_least).expand(-1, 3, -1, -1)
+def cell_size(
+    shape: Sequence[int], count: int, columns: int, at_least: int = 72, spacing: int = 2, at_most: int = MAX_GRID_SIDE
+) -> tuple[int, int]:
+    """Height and width that each of `count` images of shape [..., H, W] gets in a grid: the bound of all image grids.
+
+    Images are enlarged by the smallest whole number that brings the shorter side to `at_least` pixels, or the largest
+    that the grid has space for. Those for which it has none are reduced, and their shorter side kept visible.
+
+    Args:
+        count: how many images there are.
+        columns: how many of them stand in a row.
+        spacing: pixels between two images.
+        at_most: pixels of each side of the grid.
+
+    Raises:
+        NotApplicable: so many images do not fit.
+    """
+    rows, columns = -(-count // columns), min(count, columns)
+    sides, space = shape[-2:], [(at_most + spacing) // number - spacing for number in (rows, columns)]
+    if min(space) < 1:
+        raise NotApplicable(f"{rows:,} rows of {columns:,} images do not fit into {at_most:,} pixels: show fewer")
+    largest = min(most / side for most, side in zip(space, sides, strict=True))
+    scale = min(max(1, -(-at_least // min(sides))), int(largest)) if largest >= 1 else largest
+    least = max(1, min(MIN_CELL_SIDE, at_least, *space))
+    height, width = (max(least, int(scale * side + 1e-9)) for side in sides)
+    return height, width
 
 
-def upscale(images: Tensor, at_least: int) -> Tensor:
-    """Images [..., H, W] enlarged by the smallest whole number that brings the shorter side to so many pixels."""
-    factor = -(-at_least // min(images.shape[-2:]))
-    return images.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
+def to_cells(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Images [N, C, H, W] in three channels and of that size: uint8 [N, 3, height, width].
+
+    Pixels that are enlarged by whole numbers stay as they are, others are means.
+    """
+    return adaptive_avg_pool2d(images.cpu(), size).mul(255).round().byte().expand(-1, 3, -1, -1)
+
+
+def make_cells(vae: VAE, make: Callable[[Tensor], Tensor], inputs: Tensor, size: tuple[int, int]) -> Tensor:
+    """The images that a function makes of codes or images [N, ...], as cells: uint8 [N, 3, height, width].
+
+    They are made in batches: at their own size all of them may not fit into the memory.
+    """
+    batches = split_batches(inputs.to(vae.prior_loc.device), vae.image_shape)
+    return torch.cat([to_cells(make(batch), size) for batch in batches])
+
+
+def thumbnails(images: Tensor, at_most: int) -> Tensor:
+    """Images [N, C, H, W] in squares of so many pixels a side or fewer, with white beside them: [N, 3, side, side]."""
+    height, width = cell_size(images.shape, 1, 1, at_least=1, spacing=0, at_most=at_most)
+    high, wide = (max(height, width) - side for side in (height, width))
+    border = (wide // 2, wide - wide // 2, high // 2, high - high // 2)
+    return pad(to_cells(images, (height, width)), border, value=255) / 255
 
 
 def error_colours(errors: Tensor) -> Tensor:
-    """Numbers from 0 to 1, [N, H, W], as colours, enlarged: [N, 3, H, W]."""
+    """Numbers from 0 to 1, [N, H, W], as colours: [N, 3, H, W]."""
     colours = colormaps["cividis"](errors.cpu().numpy())[..., :3]
-    return to_rgb(torch.from_numpy(colours).float().permute(0, 3, 1, 2))
+    return torch.from_numpy(colours).float().permute(0, 3, 1, 2)
 
 
-def image_grid(images: Tensor, columns: int, spacing: int = 2) -> Tensor:
-    """Images [N, 3, H, W] row by row, with so many white pixels between them: uint8 [3, H, W]."""
-    grid = make_grid(images, nrow=columns, padding=spacing, pad_value=1)
-    if len(images) > 1:  # make_grid adds a border around several images
+def image_grid(cells: Tensor, columns: int, spacing: int = 2) -> Tensor:
+    """Images, uint8 [N, 3, H, W], row by row, with so many white pixels between them: uint8 [3, H, W]."""
+    grid = make_grid(cells, nrow=columns, padding=spacing, pad_value=255)
+    if len(cells) > 1:  # make_grid adds a border around several images
         grid = pad(grid, (-spacing,) * 4)
-    return grid.mul(255).round().to(torch.uint8)
-
-
-def decode_images(vae: VAE, z: Tensor, at_least: int = 72) -> Tensor:
-    """The images of codes [N, Z], enlarged: [N, 3, H, W]."""
-    return to_rgb(vae.generate(z.to(vae.prior_loc.device)), at_least)
+    return grid
 
 
 def image_figure(
@@ -84,7 +123,7 @@ def image_figure(
 ) -> Figure:
     """A figure of one axes with the image, uint8 [3, H, W], pixel by pixel, under a title; margins in pixels."""
     _, high, wide = image.shape
-    spare = max(0, 640 - left - wide - right) // 2  # room for title and caption
+    spare = max(0, max(640, 9 * len(title)) - left - wide - right) // 2  # room for title and caption
     width, height = left + wide + right + 2 * spare, top + high + bottom
     chart = Figure(figsize=(width / DPI, height / DPI))
     axes = chart.add_axes(((left + spare) / width, bottom / height, wide / width, high / height))
@@ -96,6 +135,17 @@ def image_figure(
     return chart
 
 
+def check_resolution(chart: Figure, dpi: int) -> None:
+    """See that a figure of so many pixels per inch can be drawn.
+
+    Raises:
+        NotApplicable: it would have too many pixels.
+    """
+    width, height = (round(dpi * inches) for inches in chart.get_size_inches())
+    if width * height > MAX_FIGURE_PIXELS:
+        raise NotApplicable(f"a figure of {width:,} x {height:,} pixels does not fit into the memory: lower --dpi")
+
+
 def label_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str], bottom: bool = False) -> None:
     """Name the rows and columns of an image grid: on the left, and above or below it."""
     high, wide = axes.images[0].get_size()
@@ -103,11 +153,23 @@ def label_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str], bottom:
     axes.set_xticks([(place + 0.5) * wide / len(columns) - 0.5 for place in range(len(columns))], columns)
     axes.set_yticks([(place + 0.5) * high / len(rows) - 0.5 for place in range(len(rows))], rows)
     axes.tick_params(length=0, bottom=bottom, labelbottom=bottom, labeltop=not bottom)
+    if 8 * max(map(len, columns)) > wide / len(columns):  # pixels of a name, and of its column
+        axes.tick_params("x", labelrotation=90, labelsize=9)
 
 
 def shorten(text: str, length: int) -> str:
-    """The text, cut to that many characters."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    """The text, cut to the width of that many digits."""
+    if text_width(text) <= length * text_width("0"):
+        return text
+    text = text[: 3 * length]
+    while text_width(f"{text}…") > length * text_width("0"):
+        text = text[:-1]
+    return f"{text}…"
+
+
+def text_width(text: str) -> float:
+    """The width of a text in the style's font."""
+    return text_to_path.get_text_width_height_descent(text, FontProperties(), ismath=False)[0]
 
 
 def latent_name(dimension: int) -> str:

@@ -5,28 +5,32 @@ from typing import Annotated, Literal
 
 import torch
 from jsonargparse.typing import PositiveFloat, PositiveInt
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn.functional import normalize, one_hot
 
+from vae.colours import label_colours
 from vae.figures.drawing import (
     CAPTION_MARGIN,
-    COLOURS,
+    MAX_GRID_SIDE,
+    MAX_ROWS,
     NotApplicable,
-    decode_images,
+    cell_size,
     image_figure,
     image_grid,
     label_cells,
     latent_name,
+    make_cells,
     shorten,
-    to_rgb,
+    text_width,
+    to_cells,
 )
 from vae.metrics import ACTIVE_THRESHOLD, is_active
-from vae.model import VAE
+from vae.model import VAE, split_batches
 
-MAX_ROWS = 40
 MAX_NAMES = 25  # classes named in the plane and in one column of a legend
+MAX_LEGEND = 4 * MAX_NAMES
 COLLAPSED = 1e-6  # a standard deviation of posterior means that is rounding alone
 
 
@@ -72,7 +76,7 @@ def latent_scatter(
     *,
     tsne_points: PositiveInt = 2_000,
 ) -> Figure:
-    """The posterior's means, coloured by label: as they are up to two dimensions, above that by PCA and by t-SNE.
+    """The posterior's means, coloured by label: as they are up to two dimensions, above that arranged by t-SNE.
 
     Args:
         vae: the model.
@@ -91,33 +95,22 @@ def latent_scatter(
         raise NotApplicable("latent_scatter needs posterior means that differ; this posterior has collapsed")
     if vae.latent_dim == 1:
         aside = torch.rand(len(z), 1, generator=torch.Generator().manual_seed(0))
-        maps = [
-            (torch.cat([z, aside], 1), f"Posterior means of {len(z):,} images", latent_name(0), "scattered at random")
-        ]
+        points, names = torch.cat([z, aside], 1), (latent_name(0), "scattered at random")
     elif vae.latent_dim == 2:
-        maps = [(z, f"Posterior means of {len(z):,} images", latent_name(0), latent_name(1))]
+        points, names = z, (latent_name(0), latent_name(1))
     else:
-        from sklearn.decomposition import PCA  # here, since its import takes a second
-        from sklearn.manifold import TSNE
+        from sklearn.manifold import TSNE  # here, since its import takes a second
 
-        pca, some = PCA(2, svd_solver="full"), z[:tsne_points]
+        some = z[:tsne_points]
         tsne = TSNE(perplexity=min(30.0, (len(some) - 1) / 3), init="pca", random_state=0)
-        by_pca, by_tsne = (torch.from_numpy(method.fit_transform(part)) for method, part in ((pca, z), (tsne, some)))
-        axis_names = [
-            f"component {i}: {share:.0%} of the variance" for i, share in enumerate(pca.explained_variance_ratio_, 1)
-        ]
-        maps = [
-            (by_pca, f"PCA of {len(z):,} posterior means", *axis_names),
-            (by_tsne, f"t-SNE of {len(some):,} posterior means", "t-SNE 1, no unit", "t-SNE 2, no unit"),
-        ]
-    chart = Figure(figsize=(7.5 * len(maps) + 0.5, 7), layout="constrained")
-    for axes, (points, title, x_name, y_name) in zip(chart.subplots(1, len(maps), squeeze=False)[0], maps, strict=True):
-        axes.set(title=title, xlabel=x_name, ylabel=y_name)
-        if vae.latent_dim > 1:
-            axes.set_aspect("equal", adjustable="datalim")
-        scatter(axes, points, None if labels is None else labels[: len(points)], classes)
-    if labels is not None:
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), ncols=-(-len(labels.unique()) // MAX_NAMES))
+        points, names = torch.from_numpy(tsne.fit_transform(some)), ("t-SNE 1, no unit", "t-SNE 2, no unit")
+    chart = Figure(figsize=(8, 7), layout="constrained")
+    axes = chart.subplots()
+    title = f"{'t-SNE of the posterior' if vae.latent_dim > 2 else 'Posterior'} means of {len(points):,} images"
+    axes.set(title=title, xlabel=names[0], ylabel=names[1])
+    if vae.latent_dim > 1:
+        axes.set_aspect("equal", adjustable="datalim")
+    scatter(axes, points, None if labels is None else labels[: len(points)], classes)
     return chart
 
 
@@ -135,14 +128,15 @@ def traversals(vae: VAE, images: Annotated[Tensor, 2_000]) -> Figure:
     for row, dimension in enumerate(order):
         paths[row, :, dimension] = steps
     title = "Traversals: one latent variable changes, the others stay at the code of the image at the top left"
-    grid = image_grid(decode_images(vae, paths.flatten(0, 1)), len(steps))
+    size = cell_size(vae.image_shape, len(order) * len(steps), len(steps))
+    grid = image_grid(make_cells(vae, vae.generate, paths.flatten(0, 1), size), len(steps))
     chart = image_figure(grid, title, left=150, top=100)
     (axes,) = chart.axes
     names = [f"{latent_name(dimension)}  {kl[dimension]:.2f} nats" for dimension in order]
     label_cells(axes, rows=names, columns=[f"{value:g}" for value in steps])
     _, high, wide = grid.shape
     corner = axes.inset_axes([-100 / wide, 1 + 8 / high, 72 / wide, 72 / high])
-    corner.imshow(to_rgb(images[:1])[0].permute(1, 2, 0), interpolation="nearest")
+    corner.imshow(to_cells(images[:1], size)[0].permute(1, 2, 0), interpolation="nearest")
     corner.set_axis_off()
     return chart
 
@@ -162,16 +156,15 @@ def interpolations(vae: VAE, images: Annotated[Tensor, 10]) -> Figure:
         raise NotApplicable("interpolations needs at least two images")
     z, steps = encode_images(vae, images[: 2 * pairs])[0], torch.linspace(0, 1, 11)
     ways = {"straight": torch.lerp, "spherical": slerp} if vae.latent_dim > 1 else {"straight": torch.lerp}
-    rows = []
+    columns = ["from", *(f"{step:.1f}" for step in steps), "to"]
+    rows, size = [], cell_size(vae.image_shape, len(ways) * pairs * len(columns), len(columns))
     for one in range(0, 2 * pairs, 2):
         for way in ways.values():
             path = torch.stack([way(z[one], z[one + 1], step) for step in steps])
-            ends = to_rgb(images[one : one + 2])
-            rows.append(torch.cat([ends[:1], decode_images(vae, path), ends[1:]]))
-    chart = image_figure(
-        image_grid(torch.cat(rows), len(steps) + 2), "Interpolations between the codes of two images", left=90, top=80
-    )
-    columns = ["from", *(f"{step:.1f}" for step in steps), "to"]
+            ends = to_cells(images[one : one + 2], size)
+            rows.append(torch.cat([ends[:1], make_cells(vae, vae.generate, path, size), ends[1:]]))
+    title = "Interpolations between the codes of two images"
+    chart = image_figure(image_grid(torch.cat(rows), len(columns)), title, left=90, top=80)
     label_cells(chart.axes[0], rows=[*ways] * pairs, columns=columns)
     return chart
 
@@ -182,7 +175,14 @@ def latent_usage(vae: VAE, images: Annotated[Tensor, 10_000]) -> Figure:
     Args:
         vae: the model.
         images: [N, C, H, W], values in [0, 1].
+
+    Raises:
+        NotApplicable: there are only one or two latent variables, whose plane says more.
     """
+    if vae.latent_dim <= 2:
+        raise NotApplicable(
+            f"latent_usage compares more than two latent variables; this model has {vae.latent_dim}: see latent_scatter"
+        )
     z, kl = encode_images(vae, images)
     order = kl.argsort(descending=True).tolist()
     used = is_active(z)[order]
@@ -202,11 +202,12 @@ def latent_usage(vae: VAE, images: Annotated[Tensor, 10_000]) -> Figure:
 
 
 @torch.no_grad()
-def manifold_grid(vae: VAE, steps: Tensor, at_least: int = 48) -> Tensor:
+def manifold_grid(vae: VAE, steps: Tensor, at_least: int = 48, at_most: int = MAX_GRID_SIDE) -> Tensor:
     """The latent plane, or line, decoded at these steps, without space between the images: uint8 [3, H, W]."""
+    size = cell_size(vae.image_shape, len(steps) ** vae.latent_dim, len(steps), at_least, spacing=0, at_most=at_most)
     axes = [steps] if vae.latent_dim == 1 else [steps, steps.flip(0)]  # to the right, and up
     z = torch.stack(torch.meshgrid(*axes, indexing="xy"), dim=-1)  # row, column, Z
-    return image_grid(decode_images(vae, z.view(-1, vae.latent_dim), at_least), len(steps), spacing=0)
+    return image_grid(make_cells(vae, vae.generate, z.view(-1, vae.latent_dim), size), len(steps), spacing=0)
 
 
 def latent_steps(grid: str = "quantiles", extent: float = 3.0, grid_size: int = 20) -> Tensor:
@@ -217,17 +218,26 @@ def latent_steps(grid: str = "quantiles", extent: float = 3.0, grid_size: int = 
 
 
 def slerp(one: Tensor, other: Tensor, step: Tensor) -> Tensor:
-    """From one code [Z] to another on the arc between them; straight where both lie on one line."""
-    cosine = torch.nn.functional.cosine_similarity(one, other, dim=0).clamp(-1, 1)
-    angle = cosine.acos()
-    if angle.sin() < 1e-4:
-        return torch.lerp(one, other, step)
-    return (((1 - step) * angle).sin() * one + (step * angle).sin() * other) / angle.sin()
+    """From one code [Z] to another at even angles, while the length goes evenly from the one's to the other's.
+
+    Zero has the other code's direction. Between opposite codes, where no arc is the shortest, it is the one by way of
+    the axis that is most across them.
+    """
+    radii = one.norm(), other.norm()
+    start, end = normalize(one, dim=0), normalize(other, dim=0)
+    start, end = (start if radii[0] else end), (end if radii[1] else start)
+    across = end - (start @ end) * start
+    angle = torch.atan2(across.norm(), start @ end)
+    if across.norm() < 1e-6:
+        axis = one_hot(start.abs().argmin(), len(start)).to(start)
+        across = axis - (start @ axis) * start
+    direction = (step * angle).cos() * start + (step * angle).sin() * normalize(across, dim=0)
+    return torch.lerp(*radii, step) * direction
 
 
 def encode_images(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor]:
     """The posterior's mean of every image, [N, Z], and the mean KL of every latent variable, [Z], nats."""
-    posteriors = [vae.encode(some) for some in images.split(1_000)]
+    posteriors = [vae.encode(batch) for batch in split_batches(images, vae.image_shape)]
     kl = torch.cat([vae.kl_per_dimension(q_z) for q_z in posteriors])
     return torch.cat([q_z.mean for q_z in posteriors]).cpu(), kl.mean(0).cpu()
 
@@ -238,17 +248,24 @@ def scatter(axes: Axes, points: Tensor, labels: Tensor | None, classes: Sequence
     if labels is None or classes is None:
         axes.scatter(*points.T, **look)
         return
-    colours = COLOURS if len(classes) <= len(COLOURS) else colormaps["turbo"](torch.linspace(0, 1, len(classes)))
+    colours = label_colours(len(classes))
     axes.scatter(*points.T, c=[colours[label] for label in labels.tolist()], **look)
     found = labels.unique().tolist()
-    for label in found:
-        axes.scatter([], [], s=40, color=colours[label], label=f" {classes[label]}")
+    listed = [(colours[label], shorten(classes[label], 20)) for label in found[:MAX_LEGEND]]
+    if len(found) > MAX_LEGEND:
+        listed.append(("none", f"and {len(found) - MAX_LEGEND} more"))
+    for colour, name in listed:
+        axes.scatter([], [], s=40, color=colour, label=f" {name}")
+    columns = -(-len(listed) // MAX_NAMES)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), ncols=columns)
+    inches = columns * (0.8 + max(text_width(name) for _, name in listed) / 72)
+    axes.figure.set_figwidth(7.3 + inches)
     if len(found) > MAX_NAMES:
         return
     names = [shorten(classes[label], 14) for label in found]
     middles = torch.stack([points[labels == label].median(0).values for label in found])
     extent = points.amax(0) - points.amin(0)
-    inches = torch.tensor([[0.1 * len(name) + 0.12, 0.28] for name in names])  # of a name in its box
+    inches = torch.tensor([[text_width(name) / 72 + 0.12, 0.28] for name in names])  # of a name in its box
     if axes.get_aspect() != "auto":
         extent = extent.max()
     for name, place in zip(names, spread(middles, inches * extent / 6), strict=True):  # the axes are 6 inches wide
@@ -266,7 +283,7 @@ def spread(centres: Tensor, sizes: Tensor) -> Tensor:
         collide = (overlap > 0).all(-1) & (tie[..., 0] != 0)
         if not collide.any():
             break
-        shorter = torch.nn.functional.one_hot(overlap.argmin(-1), 2)  # they move along the axis where it is least
+        shorter = one_hot(overlap.argmin(-1), 2)  # they move along the axis where it is least
         direction = torch.where(offset == 0, tie, offset.sign())
         centres = centres + 0.51 * (direction * overlap * shorter * collide[..., None]).sum(1)
     return centres

@@ -11,13 +11,16 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from vae.figures.drawing import (
+    MAX_GRID_SIDE,
+    MAX_ROWS,
     NotApplicable,
-    decode_images,
+    cell_size,
     error_colours,
     image_figure,
     image_grid,
     label_cells,
-    to_rgb,
+    make_cells,
+    to_cells,
 )
 from vae.likelihoods import MeanLikelihood
 from vae.model import VAE
@@ -39,7 +42,7 @@ def reconstruction_by_class(
     labels: Annotated[Tensor | None, 2_000],
     classes: Sequence[str] | None,
 ) -> Figure:
-    """For each label its first three images, their reconstructions, and the error of each pixel.
+    """For each label, of the first 40, its first three images, their reconstructions, and the error of each pixel.
 
     Args:
         vae: the model.
@@ -52,16 +55,19 @@ def reconstruction_by_class(
     """
     if labels is None or classes is None:
         raise NotApplicable("reconstruction_by_class needs labels; these images have none")
-    cells, names = [], []
-    for label in labels.unique().tolist():
+    found = labels.unique().tolist()
+    shown = found[:MAX_ROWS]
+    cells, names, size = [], [], cell_size(vae.image_shape, 9 * len(shown), 9)
+    for label in shown:
         originals = images[labels == label][:3]
         decoded = vae.reconstruct(originals)
         error = error_colours((originals - decoded).abs().mean(1))
-        triples = torch.stack([to_rgb(originals), to_rgb(decoded), error], dim=1).flatten(0, 1)
-        cells.append(torch.cat([triples, torch.ones_like(triples[:1]).expand(9 - len(triples), -1, -1, -1)]))
+        triples = torch.stack([to_cells(each, size) for each in (originals, decoded, error)], dim=1).flatten(0, 1)
+        cells.append(torch.cat([triples, torch.full_like(triples[:1], 255).expand(9 - len(triples), -1, -1, -1)]))
         names.append(classes[label])
-    title = "Reconstruction by class, and the error of each pixel"
-    chart = image_figure(image_grid(torch.cat(cells), 9), title, left=110, right=110, top=80)
+    which = "class" if shown == found else f"class ({len(shown)} of {len(found)})"
+    title = f"Reconstruction by {which}, and the error of each pixel"
+    chart = image_figure(image_grid(torch.cat(cells), 9), title, left=160, right=110, top=80)
     (axes,) = chart.axes
     label_cells(axes, rows=names, columns=["original", "decoded", "error"] * 3)
     chart.colorbar(ScalarMappable(cmap="cividis"), cax=axes.inset_axes([1.03, 0, 0.025, 1]), label="absolute error")
@@ -86,10 +92,13 @@ def samples(
 
 
 @torch.no_grad()
-def reconstruction_grid(vae: VAE, images: Tensor, at_least: int = 72, spacing: int = 12) -> Tensor:
+def reconstruction_grid(
+    vae: VAE, images: Tensor, at_least: int = 72, spacing: int = 12, at_most: int = MAX_GRID_SIDE
+) -> Tensor:
     """Pairs of original and reconstruction, five in a row, with so many pixels between pairs: uint8 [3, H, W]."""
-    originals, decoded = to_rgb(images, at_least), to_rgb(vae.reconstruct(images), at_least)
-    pairs = torch.cat([pad(originals, (0, spacing // 6), value=1.0), decoded], dim=-1)
+    size = cell_size(vae.image_shape, 2 * len(images), min(10, 2 * len(images)), at_least, spacing, at_most)
+    originals, decoded = to_cells(images, size), make_cells(vae, vae.reconstruct, images, size)
+    pairs = torch.cat([pad(originals, (0, spacing // 6), value=255), decoded], dim=-1)
     return image_grid(pairs, 5, spacing)
 
 
@@ -100,13 +109,14 @@ def sample_grid(
     grid_width: int = 8,
     at_least: int = 72,
     spacing: int = 2,
+    at_most: int = MAX_GRID_SIDE,
     sample_pixels: bool = False,
 ) -> Tensor:
     """Decoded draws from p(z), the same each time: uint8 [3, H, W]."""
     z = torch.randn(num_samples, vae.latent_dim, generator=torch.Generator().manual_seed(0))
-    if not sample_pixels:
-        return image_grid(decode_images(vae, z, at_least), grid_width, spacing)
+    size = cell_size(vae.image_shape, num_samples, grid_width, at_least, spacing, at_most)
+    make = (lambda z: vae.decode(z).sample().clamp(0, 1)) if sample_pixels else vae.generate
     with torch.random.fork_rng():  # torch's distributions draw from the global generator
         torch.manual_seed(0)
-        x = vae.decode(z.to(vae.prior_loc.device)).sample()
-    return image_grid(to_rgb(x.clamp(0, 1), at_least), grid_width, spacing)
+        cells = make_cells(vae, make, z, size)
+    return image_grid(cells, grid_width, spacing)

@@ -9,11 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
 
-from vae.figures.drawing import COLOURS, NotApplicable, image_figure, upscale
+from vae.colours import COLOURS
+from vae.figures.drawing import NotApplicable, cell_size, image_figure, image_grid, to_cells
 from vae.figures.latent_space import latent_steps, manifold_grid
 from vae.figures.reconstructions import sample_grid
 from vae.model import VAE
 
+MAX_FRAME_SIDE = 1_000  # pixels
 History = Mapping[str, Mapping[int, float]]  # of each quantity, its value after each epoch; epochs are counted from 1
 
 
@@ -119,15 +121,16 @@ def training_film(frames: Mapping[int, Tensor]) -> list[Figure]:
     """
     if not frames:
         raise NotApplicable("training_film needs the frames that training keeps; this run's folder has none")
-    return [
-        image_figure(upscale(image, 480 * min(image.shape[1:]) // max(image.shape[1:])), f"After epoch {epoch}")
-        for epoch, image in frames.items()
-    ]
+    charts = []
+    for epoch, frame in frames.items():
+        at_least = 480 * min(frame.shape[1:]) // max(frame.shape[1:])  # of the shorter side: the longer one has 480
+        size = cell_size(frame.shape, 1, 1, at_least, at_most=MAX_FRAME_SIDE)
+        charts.append(image_figure(image_grid(to_cells(frame[None] / 255, size), 1), f"After epoch {epoch}"))
+    return charts
 
 
 def film_frame(vae: VAE) -> Tensor:
     """What a film shows of one epoch: the manifold where it can be drawn, else samples; uint8 [3, H, W]."""
-    at_most = max(4, 800 // max(vae.image_shape[1:]))  # of large images there are fewer
     if vae.latent_dim <= 2:
-        return manifold_grid(vae, latent_steps(grid_size=min(10, at_most)), at_least=1)
-    return sample_grid(vae, min(8, at_most) ** 2, min(8, at_most), at_least=1, spacing=1)
+        return manifold_grid(vae, latent_steps(grid_size=10), at_least=1, at_most=MAX_FRAME_SIDE)
+    return sample_grid(vae, 64, 8, at_least=1, spacing=1, at_most=MAX_FRAME_SIDE)

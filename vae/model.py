@@ -22,6 +22,7 @@ NOISE_CHUNK = 128  # samples of each image whose noise is drawn together
 DECODER_CHUNK = 2**19  # parameters of p(x|z) that are computed together: they stay in a CPU's cache
 MAX_BATCH = 2**22  # pixel values of images that are encoded or decoded together; a network keeps several times that
 GPU_DECODER_CHUNK = 2**26  # enough work for a GPU; each temporary tensor of a density takes 256 MB
+PART_OPTIONS = ("activation", "channels", "min_scale", "scale", "learn_scale", "palette")  # of some parts alone
 
 
 class ELBO(NamedTuple):
@@ -365,6 +366,14 @@ def build(kind: Callable, **options: Any) -> nn.Module:
     if isinstance(kind, nn.Module):
         return kind
     return kind(**{name: options[name] for name in signature(kind).parameters if name in options})
+
+
+def unused_options(network: str | None, likelihood: str | None) -> set[str]:
+    """The options of `VAE` that the parts of these names do not take; of a name that is not registered, none."""
+    if network not in NETWORKS or likelihood not in LIKELIHOODS:
+        return set()
+    parts = (*NETWORKS[network], LIKELIHOODS[likelihood])
+    return set(PART_OPTIONS).difference(*(signature(part).parameters for part in parts))
 
 
 def require(part: nn.Module, attribute: str) -> nn.Module:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import DIGITS
+from processes import PROJECT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -87,11 +89,50 @@ def test_info_tells_what_a_model_is_without_its_data(script, tiny_punks):
     events = script("test.py", "--info")
     assert (events.status, events.err) == (0, "")
     lines = dict(re.split(r" {2,}", line, maxsplit=1) for line in events.out.splitlines())
-    assert (lines["data set"], lines["epochs"], lines["--model.seed"]) == ("CryptoPunks", "2", "5")
+    assert (lines["data set"], lines["epochs"], lines["--seed_everything"]) == ("CryptoPunks", "2", "5")
+    assert (lines["images"], lines["split"]) == ("3 x 24 x 24", "12 train, 4 val, 4 test")
     assert lines["--model.latent_dim"] == "3"
     assert lines["in all"] == f"{1728 * 8 + 8 + 2 * (8 * 3 + 3) + 3 * 8 + 8 + 8 * 1728 + 1728:,} parameters"
     assert re.fullmatch(r"-\d+\.\d{4} nats per image", lines["best val/elbo"])
     assert lines["torch"] == torch.__version__.split("+")[0]
+
+
+def info(script, ckpt_path):
+    """What test.py --info prints, by its first column."""
+    told = script("test.py", "--info", "--ckpt_path", ckpt_path)
+    assert (told.status, told.err) == (0, "")
+    return dict(re.split(r" +", line, maxsplit=1) for line in told.out.splitlines() if line.startswith("--")), told.out
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+def test_the_options_that_info_lists_are_those_of_train(script, network):
+    own = ["--model.network", network, "--model.channels", "[4,8]", "--model.decoder_hidden_dims", "[9,7]"]
+    own += ["--model.init_output_bias", "true", "--seed_everything", 5]
+    assert script("train.py", *DIGITS, *own, "--trainer.max_epochs", 1, "--run_name", "first").status == 0
+    first, _ = info(script, "first")
+    assert ("--model.channels" in first) == (network == "conv")
+    assert "--model.scale" not in first  # which is not the Bernoulli's
+    arguments = [part for option in first.items() for part in option]
+    again = script("train.py", *arguments, "--trainer.max_epochs", 1, "--run_name", "again")
+    assert (again.status, again.err) == (0, "")
+    assert info(script, "again")[0] == first
+
+
+@pytest.mark.parametrize("name", ["mnist_2d", "punks_20d"])
+def test_info_claims_nothing_that_a_ready_made_model_does_not_hold(script, name):
+    options, text = info(script, PROJECT / "pretrained" / f"{name}.ckpt")
+    assert not re.search(r"^split|validation|^\S+ *$", text, re.MULTILINE)
+    assert not {"--model.seed", "--data.seed", "--model.image_shape"} & options.keys()
+    arguments = [part for option in options.items() for part in option]
+    assert script("train.py", *arguments, "--print_config").status == 0
+
+
+def test_info_says_that_there_was_no_validation(script, tiny_mnist):
+    options = ["--data.val_size", 0, "--trainer.max_epochs", 1, "--model.hidden_dims", 4, "--run_name", "mine"]
+    assert script("train.py", *options).status == 0
+    _, text = info(script, "mine")
+    assert re.search("^best val/elbo +none: no validation$", text, re.MULTILINE)
+    assert re.search("^split +60 train, 0 val, 20 test$", text, re.MULTILINE)
 
 
 def test_a_runs_curves_and_frames_can_be_read_back(events):

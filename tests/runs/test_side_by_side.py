@@ -7,12 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
+from math import isnan
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from helpers import DIGITS
 from processes import PROJECT
+
+from vae.runs.__main__ import VALUES, differing, find_runs, rows, summary
 
 
 def side_by_side(*options):
@@ -45,12 +49,26 @@ def test_runs_of_several_seeds_are_one_row_with_mean_and_standard_deviation(thre
     assert done.returncode == 0, done.stderr
     both, other = csv.DictReader(io.StringIO(done.stdout))
     assert (both["run"], both["seeds"], both["model.latent_dim"]) == ("a0 a1", "0 1", "2")
-    assert (other["run"], other["model.latent_dim"], other["test ELBO"]) == ("b", "5", "")
+    assert (other["run"], other["model.latent_dim"]) == ("b", "5")
     assert not {"model.activation", "trainer.max_epochs"} & both.keys()  # they do not differ
+    columns = [f"{name} {part}" for name in VALUES for part in ("mean", "sd", "n")]
+    first, second = ({name: float(row[name] or "nan") for name in columns} for row in (both, other))
     logs = Path("lightning_logs")
     elbo = torch.tensor([json.loads((logs / name / "test_metrics.json").read_text())["elbo"] for name in ("a0", "a1")])
-    assert both["test ELBO"] == f"{elbo.mean():.2f} ± {elbo.std():.2f}"
+    assert first["test ELBO mean"] == pytest.approx(elbo.mean().item(), rel=1e-6)
+    assert first["test ELBO sd"] == pytest.approx(elbo.std().item(), rel=1e-3)
+    assert (first["test ELBO n"], second["test ELBO n"], second["best val ELBO n"]) == (2, 0, 1)
+    empty = {
+        "test ELBO mean",
+        "test ELBO sd",
+        "test log p(x) mean",
+        "test log p(x) sd",
+        "best val ELBO sd",
+        "epochs sd",
+    }
+    assert {name for name in columns if isnan(second[name])} == empty
     table = side_by_side().stdout
+    assert f"{elbo.mean():.2f} ± {elbo.std():.2f}" in table
     assert "latent_dim 5" in table
     assert "a0 a1" in table
 
@@ -100,8 +118,66 @@ def test_what_only_some_seeds_have_is_counted_and_other_first_weights_are_anothe
     options = [*DIGITS, "--trainer.max_epochs", 2, "--run_name", "c", "--init_from", "b", "--model.latent_dim", 5]
     assert script("train.py", *options).status == 0
     both, b, c = csv.DictReader(io.StringIO(side_by_side("--csv").stdout))
-    assert both["test ELBO"].endswith(" (1 of 2)")
+    assert (both["test ELBO n"], both["epochs n"]) == ("1", "2")
     assert (b["init_from"], c["init_from"]) == ("", "b")
+    assert summary(rows(find_runs("a*"))[0], "test ELBO").endswith(" (1 of 2)")
+
+
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [
+        (["a*"], ["a0", "a1"]),
+        (["lightning_logs/a?"], ["a0", "a1"]),
+        (["lightning_logs/b", "a1"], ["b", "a1"]),
+        (["lightning_logs", "a0"], ["a0", "a1", "b", "c[1]"]),
+        (["c[1]", "none*"], ["c[1]"]),
+        (["elsewhere", "a0"], ["elsewhere/a0", "lightning_logs/a0"]),
+    ],
+)
+def test_runs_are_chosen_by_name_folder_or_pattern(named, found):
+    logs, elsewhere = Path("lightning_logs"), Path("elsewhere")
+    for run in (*(logs / name for name in ("a0", "a1", "b", "c[1]")), elsewhere / "a0"):
+        (run / "checkpoints").mkdir(parents=True)
+        (run / "checkpoints" / "best.ckpt").touch()
+    (logs / "a9").mkdir()  # without a checkpoint
+    runs = [run for name in named for run in find_runs(name)]
+    assert [str(run) for run in dict.fromkeys(runs)] == [
+        name if "/" in name else f"lightning_logs/{name}" for name in found
+    ]
+
+
+def run_with(folder, data="Digits", data_options=None, seed=0, **model):
+    """A run as far as the table reads it."""
+    (folder / "checkpoints").mkdir(parents=True)
+    torch.save({"epoch": 3}, folder / "checkpoints" / "best.ckpt")
+    model = {"network": "mlp", "likelihood": "bernoulli", "channels": [32, 64], "scale": 0.1, "min_scale": 0.01} | model
+    data = {"class_path": f"datamodules.{data}", "init_args": data_options or {}}
+    settings = {"seed_everything": seed, "model": model, "data": data, "trainer": {}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+
+
+def test_a_second_run_of_a_seed_is_no_replicate():
+    for place, seed in enumerate((0, 0, 1, 0)):
+        run_with(Path(f"lightning_logs/a{place}"), seed=seed)
+    table = rows(find_runs("lightning_logs"))
+    assert [(row.runs, row.seeds) for row in table] == [(["a0", "a2"], [0, 1]), (["a1"], [0]), (["a3"], [0])]
+    assert summary(table[0], "epochs") == "4 ± 0"
+
+
+def test_options_that_a_model_does_not_take_fill_neither_rows_nor_columns():
+    for place, options in enumerate([{}, {"channels": [4]}, {"scale": 0.3}]):  # one model, and no replicates of a seed
+        run_with(Path(f"lightning_logs/a{place}"), **options)
+    table = rows(find_runs("a*"))
+    assert ([row.runs for row in table], differing(table)) == ([["a0"], ["a1"], ["a2"]], [])
+    run_with(Path("lightning_logs/b0"), likelihood="gaussian_fixed", scale=0.3)
+    assert differing(rows(find_runs("*"))) == ["model.likelihood"]
+    run_with(Path("lightning_logs/b1"), likelihood="gaussian_fixed", scale=0.4)
+    run_with(Path("lightning_logs/c0"), data="MNIST", data_options={"val_size": 10})
+    assert differing(rows(find_runs("*"))) == ["model.likelihood", "model.scale"]
+    run_with(Path("lightning_logs/c1"), data="MNIST", data_options={"val_size": 20})
+    assert "data.val_size" in differing(rows(find_runs("*")))
+    run_with(Path("lightning_logs/d"), likelihood="one_of_mine", channels=[3])  # nobody knows what it takes
+    assert "model.channels" in rows(find_runs("d"))[0].settings
 
 
 def test_no_runs():

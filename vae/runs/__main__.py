@@ -1,6 +1,7 @@
-"""All runs side by side: python3 -m vae.runs prints a table, with --csv comma-separated values.
+"""Runs side by side: python3 -m vae.runs [RUN ...] prints a table, with --csv comma-separated values.
 
-Runs whose settings differ in the seed alone make one row: the mean of their values, and the standard deviation.
+Runs whose settings differ in the seed alone make one row: the mean of their values, and the standard deviation. Options
+that a run's network and likelihood do not take are no settings of it.
 """
 
 import argparse
@@ -8,16 +9,18 @@ import csv
 import json
 import signal
 import sys
+from collections import Counter
 from math import isfinite
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from vae.runs.checkpoints import CONTROL, read_checkpoint
+from vae.model import unused_options
+from vae.runs.checkpoints import CONTROL, best_score, read_checkpoint
 from vae.runs.folders import ROOT, RunError, checkpoints_of
 from vae.runs.settings import read_settings
 
@@ -34,12 +37,14 @@ def read_run(run: Path) -> tuple[dict[str, Any], dict[str, float]]:
         settings, checkpoint = read_settings(run), read_checkpoint(checkpoints_of(run)[0])
         data, path = settings["data"], run / "test_metrics.json"
         flat = {"data": data["class_path"].rpartition(".")[2], "seed": settings.get("seed_everything")}
-        parts = {"data": data["init_args"], "model": settings["model"], "trainer": settings["trainer"]}
+        unused = unused_options(settings["model"].get("network"), settings["model"].get("likelihood"))
+        model = {name: value for name, value in settings["model"].items() if name not in unused}
+        parts = {"data": data["init_args"], "model": model, "trainer": settings["trainer"]}
         flat |= {f"{group}.{name}": value for group, part in parts.items() for name, value in part.items()}
         tested = json.loads(path.read_text()) if path.exists() else {}
         values = {
-            "epochs": checkpoint["epoch"] + 1,
-            "best val ELBO": checkpoint.get("callbacks", {}).get("best", {}).get("best_model_score"),
+            "epochs": checkpoint["epoch"] + checkpoint.get("whole_epoch", True),
+            "best val ELBO": best_score(checkpoint),
             "test ELBO": tested.get("elbo"),
             "test log p(x)": tested.get("log_marginal"),
         }
@@ -53,65 +58,117 @@ def read_run(run: Path) -> tuple[dict[str, Any], dict[str, float]]:
     return flat | {"init_from": settings.get("init_from") or ""}, numbers
 
 
-def rows(folders: list[Path]) -> list[dict[str, str]]:
-    """A row for all runs whose settings differ in the seed alone: names, settings that differ among rows, values."""
-    groups: dict[str, list[tuple[str, dict[str, Any], dict[str, float]]]] = {}
+class Row(NamedTuple):
+    """Runs whose settings differ in the seed alone: their names, their settings, the seeds, and each run's values."""
+
+    runs: list[str]
+    settings: dict[str, Any]
+    seeds: list[Any]
+    values: list[dict[str, float]]
+
+    def found(self, name: str) -> list[float]:
+        """The values of that name that there are."""
+        return [values[name] for values in self.values if name in values]
+
+
+def rows(folders: list[Path]) -> list[Row]:
+    """The rows of the table: a second run of the same settings and seed is no replicate, and begins another row."""
+    found: dict[tuple[str, int], Row] = {}
+    seen: Counter[str] = Counter()
     for folder in folders:
         try:
             settings, values = read_run(folder)
         except RunError as error:
             print(f"left out: {CONTROL.sub('?', str(error))}", file=sys.stderr)
             continue
-        key = json.dumps({name: value for name, value in settings.items() if name != "seed"}, default=str)
-        groups.setdefault(key, []).append((folder.name, settings, values))
-    first = [members[0][1] for members in groups.values()]
-    names = dict.fromkeys(name for settings in first for name in settings if name not in ("data", "seed"))
-    differ = [name for name in names if len({str(settings.get(name, "")) for settings in first}) > 1]
-    table = [
-        {
-            "run": " ".join(name for name, _, _ in members),
-            "data": members[0][1]["data"],
-            **{name: str(members[0][1].get(name, "")) for name in differ},
-            "seeds": " ".join(str(settings["seed"]) for _, settings, _ in members),
-            **{name: summary([values.get(name) for *_, values in members], VALUES[name]) for name in VALUES},
-        }
-        for members in groups.values()
-    ]
-    return [{name: CONTROL.sub("?", cell) for name, cell in row.items()} for row in table]
+        name = str(folder) if len({folder.parent for folder in folders}) > 1 else folder.name
+        again = json.dumps(settings, default=str)
+        seed = settings.pop("seed")
+        row = found.setdefault((json.dumps(settings, default=str), seen[again]), Row([], settings, [], []))
+        seen[again] += 1
+        row.runs.append(name)
+        row.seeds.append(seed)
+        row.values.append(values)
+    return [*found.values()]
 
 
-def summary(values: list[float | None], digits: int) -> str:
+def differing(table: list[Row]) -> list[str]:
+    """The options in which rows differ: among those that have them, and a data set's own among those of that data."""
+    options: dict[str, dict[str, set[str]]] = {}
+    for row in table:
+        for name, value in row.settings.items():
+            of = row.settings["data"] if name.startswith("data.") else ""
+            options.setdefault(name, {}).setdefault(of, set()).add(str(value))
+    return [name for name, values in options.items() if name != "data" and max(map(len, values.values())) > 1]
+
+
+def summary(row: Row, name: str) -> str:
     """The mean of the values, and their standard deviation if there are several; how many there are, if not all."""
-    found = [value for value in values if value is not None]
+    found, digits = row.found(name), VALUES[name]
     if not found:
         return ""
     spread = f" ± {stdev(found):.{digits}f}" if len(found) > 1 else ""
-    share = f" ({len(found)} of {len(values)})" if len(found) < len(values) else ""
+    share = f" ({len(found)} of {len(row.runs)})" if len(found) < len(row.runs) else ""
     return f"{mean(found):.{digits}f}{spread}{share}"
+
+
+def statistics(row: Row, name: str) -> dict[str, float | str]:
+    """Mean, standard deviation and number of the values, in columns of numbers; empty where there is none."""
+    found = row.found(name)
+    return {
+        f"{name} mean": mean(found) if found else "",
+        f"{name} sd": stdev(found) if len(found) > 1 else "",
+        f"{name} n": len(found),
+    }
+
+
+def find_runs(name: str) -> list[Path]:
+    """The runs with a checkpoint that a name stands for: of a run, of its folder or one of several runs, or a pattern.
+
+    A name that exists is not taken for a pattern.
+    """
+    named = (Path(name), ROOT / name)
+    there = [path for path in named if path.exists()][:1]
+    places = there or [place for path in named for place in sorted(path.parent.glob(path.name))]
+    folders = [place for place in places if place.is_dir()]
+    found = [[place] if (place / "checkpoints").is_dir() else sorted(place.iterdir()) for place in folders]
+    return [run for runs in found for run in runs if checkpoints_of(run)]
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="python3 -m vae.runs", description="All runs of a folder side by side.")
-    parser.add_argument("folder", nargs="?", type=Path, default=ROOT, help=f"of the runs; default: {ROOT}")
-    parser.add_argument("--csv", action="store_true", help="print comma-separated values")
+    parser = argparse.ArgumentParser(prog="python3 -m vae.runs", description="Runs side by side.")
+    what = f"runs, folders of runs, or patterns such as 'sweep_*', here or in {ROOT}; default: {ROOT}"
+    parser.add_argument("runs", nargs="*", default=[str(ROOT)], help=what)
+    parser.add_argument(
+        "--csv", action="store_true", help="print comma-separated values, numbers in columns of their own"
+    )
     arguments = parser.parse_args()
-    folder = arguments.folder
-    folders = sorted(run for run in folder.iterdir() if checkpoints_of(run)) if folder.is_dir() else []
-    found = rows(folders)
-    if not found:
-        parser.error(f"there is no run with a checkpoint in {folder}; to train one: python3 train.py")
+    table = rows([*dict.fromkeys(run for name in arguments.runs for run in find_runs(name))])
+    if not table:
+        parser.error(f"there is no run with a checkpoint in {' '.join(arguments.runs)}; to train one: python3 train.py")
+    options = differing(table)
+    cells = [
+        {"run": " ".join(row.runs), "data": row.settings["data"]}
+        | {name: str(row.settings.get(name, "")) for name in options}
+        | {"seeds": " ".join(map(str, row.seeds))}
+        for row in table
+    ]
+    cells = [{name: CONTROL.sub("?", text) for name, text in row.items()} for row in cells]
     if arguments.csv:
-        writer = csv.DictWriter(sys.stdout, found[0].keys())
+        numbers = [
+            {name: number for value in VALUES for name, number in statistics(row, value).items()} for row in table
+        ]
+        writer = csv.DictWriter(sys.stdout, [*cells[0], *numbers[0]])
         writer.writeheader()
-        writer.writerows(found)
+        writer.writerows(texts | values for texts, values in zip(cells, numbers, strict=True))
         return
-    always = ("run", "data", "seeds", *VALUES)
-    table = Table("run", "data", "options that differ", "seeds", *VALUES, box=SIMPLE)
-    for row in found:
-        differ = [f"{name.rpartition('.')[2]} {row[name]}" for name in row if row[name] and name not in always]
-        table.add_row(row["run"], row["data"], ", ".join(differ), row["seeds"], *(row[name] for name in VALUES))
-    Console(width=None if sys.stdout.isatty() else 160, markup=False).print(table)
+    shown = Table("run", "data", "options that differ", "seeds", *VALUES, box=SIMPLE)
+    for row, texts in zip(table, cells, strict=True):
+        differ = [f"{name.rpartition('.')[2]} {texts[name]}" for name in options if texts[name]]
+        values = [summary(row, name) for name in VALUES]
+        shown.add_row(texts["run"], texts["data"], ", ".join(differ), texts["seeds"], *values)
+    Console(width=None if sys.stdout.isatty() else 160, markup=False).print(shown)
 
 
 if __name__ == "__main__":

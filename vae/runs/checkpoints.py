@@ -1,5 +1,6 @@
 """Untrusted checkpoints: read, checked, and turned into a model and its data; nothing in them is executed."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,9 +11,11 @@ import torch
 
 from vae.choices import UnknownName, choose
 from vae.lit_vae import LitVAE
+from vae.model import unused_options
 from vae.runs.folders import RunError
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what a terminal may take for a command
+SPLITS = ("train", "val", "test")
 MAX_NAMED = 10  # weights that differ
 
 
@@ -196,27 +199,40 @@ def read_best_score(ckpt_path: Path) -> float | None:
 def describe(ckpt_path: Path, datasets: Mapping[str, type]) -> dict[str, str]:
     """What a checkpoint is, without its data: what it was trained on and how, its layers, its best, what made it.
 
+    Options are written as train.py takes them. What the file does not hold is left out, as a ready-made model's split.
+
     Raises:
         RunError: as `load_run`.
     """
     checkpoint = read_checkpoint(ckpt_path)
     lit, data = rebuild(checkpoint, ckpt_path, datasets)
-    hparams = {"model": dict(lit.hparams), "data": dict(data.hparams)}
-    palette = hparams["model"].pop("palette", None)
-    hparams["data"].pop("data_module", None)
+    model, its_data = dict(lit.hparams), dict(data.hparams)
+    palette, shape = model.pop("palette", None), model.pop("image_shape")  # which the data tells
+    seeds = dict.fromkeys([model.pop("seed"), its_data.pop("seed")])
+    name = its_data["dataset"]
+    kind = its_data.pop("data_module", None) or its_data.pop("dataset")
+    unused = unused_options(model.get("network"), model.get("likelihood"))
+    options = {
+        **{f"--model.{name}": value for name, value in model.items() if name not in unused},
+        "--data": kind,
+        **{f"--data.{name}": value for name, value in its_data.items()},
+        "--seed_everything": seeds.popitem()[0] if len(seeds) == 1 else [*seeds],
+    }
     layers = [(name, layer) for name, layer in lit.vae.named_modules() if [*layer.parameters(recurse=False)]]
     counts = {name: sum(p.numel() for p in layer.parameters(recurse=False)) for name, layer in layers}
     with as_untrusted(ckpt_path):  # a file that was stripped to its weights lacks some of these
         best = best_score(checkpoint)
+        score = "none: no validation" if best is None else f"{best:.4f} nats per image"
         sizes = checkpoint.get(type(data).__name__, {})
         return {
             "checkpoint": str(ckpt_path),
-            "data set": hparams["data"].pop("dataset"),
-            "split": ", ".join(f"{sizes[split]:,} {split}" for split in ("train", "val", "test") if split in sizes),
+            "data set": name,
+            "images": " x ".join(map(str, shape)),
+            **({"split": ", ".join(f"{sizes[split]:,} {split}" for split in SPLITS)} if sizes else {}),
             "measure": lit.vae.likelihood.log_prob_kind(data.binary),
             "epochs": describe_epochs(checkpoint),
-            "best val/elbo": "none: no validation" if best is None else f"{best:.4f} nats per image",
-            **{f"--{group}.{name}": str(value) for group in hparams for name, value in hparams[group].items()},
+            **({"best val/elbo": score} if "callbacks" in checkpoint else {}),
+            **{option: value if isinstance(value, str) else json.dumps(value) for option, value in options.items()},
             **({"palette": f"{len(palette)} colours"} if palette else {}),
             **{name: f"{counts[name]:,} parameters, {layer}" for name, layer in layers},
             "in all": f"{sum(counts.values()):,} parameters",

@@ -8,7 +8,7 @@ from pathlib import Path
 try:
     from datamodules import DATASETS, DataError, DataWarning, ImageDataModule
     from vae import runs
-    from vae.callbacks import best_elbo
+    from vae.callbacks import best_elbo, best_epoch
     from vae.cli import TrainCLI, import_parts, user_facing_errors
 except KeyboardInterrupt:  # the imports take seconds
     raise SystemExit("error: interrupted") from None
@@ -23,11 +23,12 @@ def main(own_parts: list[str]) -> None:
     print(f"Run       {cli.trainer.log_dir or 'none: --trainer.fast_dev_run writes nothing'}")
     print(f"Trained   {cli.trained(seconds)}")
     best = best_elbo(cli.trainer)
-    if stopped := cli.unfinished_epoch():
+    if stopped := cli.stopped():
         print(f"Stopped   {stopped}")
     if best is not None:
         kind = cli.model.vae.likelihood.log_prob_kind(cli.datamodule.binary)
-        print(f"Best      validation ELBO {best:.2f} nats per image, of a {kind}")
+        held = f" in epoch {epoch}" if (epoch := best_epoch(cli.trainer)) else ""
+        print(f"Best      validation ELBO {best:.2f} nats per image{held}, of a {kind}")
     if cli.trainer.log_dir and runs.checkpoints_of(Path(cli.trainer.log_dir)):
         test, visualizations = (
             shlex.quote(str(Path(sys.argv[0]).with_name(f"{n}.py"))) for n in ("test", "visualizations")

@@ -170,11 +170,19 @@ def steps_by_hand(lit, data, epochs, clip=None, total_steps=None):
 def test_training_is_a_plain_loop_over_blocks(steps_per_block):
     """Gradient clipping and a cosine schedule by the step; 1,197 images make a short last batch and last block."""
     data = {"batch_size": 100, "steps_per_block": steps_per_block}
-    lit, trainer = fit(Digits(**data), epochs=2, gradient_clip_val=0.5, lr_schedule="cosine")
+    seen = []
+
+    class Record(Callback):
+        def on_train_batch_end(self, trainer, lit, outputs, batch, batch_idx):
+            seen.append((trainer.global_step - 1, outputs["loss"].item()))
+
+    options = {"gradient_clip_val": 0.5, "lr_schedule": "cosine"}
+    lit, trainer = fit(Digits(**data), epochs=2, callbacks=[Record()], **options)
     assert trainer.global_step == 24
     torch.manual_seed(0)
     plain = LitVAE(image_shape=(1, 8, 8), hidden_dims=16)
-    expected, _ = steps_by_hand(plain, Digits(**data), epochs=2, clip=0.5, total_steps=24)
+    expected, losses = steps_by_hand(plain, Digits(**data), epochs=2, clip=0.5, total_steps=24)
+    assert [loss for _, loss in seen] == pytest.approx([losses[step] for step, _ in seen], rel=1e-5)
     for name, weights in lit.vae.state_dict().items():
         torch.testing.assert_close(weights, expected[name])
     without, _ = fit(Digits(**data), epochs=2, lr_schedule="cosine")
@@ -244,6 +252,14 @@ def test_gradients_are_clipped_in_every_precision(precision):
     )
     trainer.fit(LitVAE(image_shape=(1, 8, 8), hidden_dims=16, gradient_clip_val=0.5), data)
     assert norms == pytest.approx([0.5] * 3, rel=0.02)
+
+
+@pytest.mark.parametrize(("precision", "optimizer"), [("16-true", "Adam"), ("16-true", "SGD"), ("32-true", "Adam")])
+def test_weights_of_too_few_bits_are_not_trained(precision, optimizer):
+    trainer = Trainer(max_epochs=1, precision=precision, logger=False, enable_checkpointing=False, **QUIET)
+    lit = LitVAE(image_shape=(1, 8, 8), hidden_dims=8, optimizer=optimizer).half()
+    with pytest.raises(MisconfigurationException, match=r"weights in torch\.float16 do not train"):
+        trainer.fit(lit, Digits())
 
 
 def test_a_loss_that_is_not_finite_names_its_step():

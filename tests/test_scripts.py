@@ -22,7 +22,7 @@ def test_train_test_and_draw_from_end_to_end(process, tmp_path):
     commands = [line.removeprefix("Next").strip() for line in report[-3:]]
     scripts = [shlex.quote(str(PROJECT / name)) for name in ("test.py", "visualizations.py")]
     assert commands == [*(f"python3 {path}" for path in scripts), "tensorboard --logdir lightning_logs"]
-    pattern = r"Epoch {}: val/elbo -\d+\.\d\d, \d+\.\d s, [\d,]+ images/s"
+    pattern = r"Epoch {} of \d+: val/elbo -\d+\.\d\d, \d+\.\d s, [\d,]+ images/s"
     for epoch, line in enumerate(report[:-6], start=1):  # no bars and no tips: the output is no terminal
         assert re.fullmatch(pattern.format(epoch), line)
     assert len(report) == 3 + 6

@@ -19,6 +19,7 @@ from torchmetrics import Metric
 
 from vae.choices import check_number, check_whole, choose
 from vae.likelihoods import at_least_float32
+from vae.manual_optimization import check_callbacks
 from vae.metrics import (
     MIN_EFFECTIVE_SAMPLES,
     ActiveUnits,
@@ -183,6 +184,7 @@ class LitVAE(LightningModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
+            check_callbacks(self.trainer.callbacks)
             limits = self.trainer.max_epochs, self.trainer.max_steps
             check_ends(self.hparams.lr_schedule, self.hparams.beta_warmup_epochs, *limits, lambda: self.steps_per_epoch)
         if stage == "fit" and self.starts_at_mean:
@@ -271,8 +273,8 @@ class LitVAE(LightningModule):
     def on_train_epoch_start(self) -> None:
         self.epoch_steps = 0
 
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        """The optimiser steps of a block: images [B, C, H, W], to be cut by `batch.sizes`."""
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The optimiser steps of a block: images [B, C, H, W], to be cut by `batch.sizes`; the loss of the last one."""
         self.write_log()  # of a validation within the epoch
         optimizer = self.optimizers()
         batch = self.as_batch(batch, batch_idx)
@@ -286,6 +288,7 @@ class LitVAE(LightningModule):
             self.manual_backward(loss)
             optimizer.step()
             self.epoch_steps += 1
+        return loss.detach().clone()  # callbacks may keep it, a compiled step's own memory is written again
 
     def training_noise(self, num_images: int, step: int) -> Tensor:
         """The noise of a step of the current epoch, [K, B, Z]: a function of (seed, epoch, step, rank)."""
@@ -437,6 +440,12 @@ class LitVAE(LightningModule):
         checkpoint["versions"] = versions
 
     def configure_optimizers(self) -> Optimizer:
+        for dtype in {parameter.dtype for parameter in self.parameters()}:
+            if not torch.tensor(1e-8, dtype=dtype):
+                raise MisconfigurationException(
+                    f"weights in {dtype} do not train: squares of gradients, and the optimiser's eps, are 0 in it; "
+                    "choose the precision 16-mixed, bf16-true or 32-true"
+                )
         options = {"lr": self.hparams.learning_rate}
         decay = self.hparams.weight_decay
         if self.hparams.weight_prior:

@@ -135,6 +135,7 @@ REFUSED = {
     "use_distributed_sampler true": "shard",
     "limit_train_batches 0": "at least 1, got 0",
     "max_epochs 0": "at least 1, got 0",
+    "max_time 00:00:00:00": "more than no time",
     "max_steps 0": "at least 1, got 0",
     "strategy ddp_spawn": "ddp",
     "strategy ddp_notebook": "ddp",
@@ -189,7 +190,13 @@ def test_a_configuration_file_that_is_no_text(script, tmp_path):
             "Early stopping conditioned on metric `nothing` which is not available",
         ),
         ("--trainer.limit_train_batches 0.001", "You requested to check 0.001 of the `train_dataloader`"),
-        ("--trainer.max_time 00:00:00:00", "no training step was taken: --trainer.max_time or a callback"),
+        ("--model.lr_schedule cosine --trainer.max_epochs -1", "lr_schedule cosine: ends with the training, which has"),
+        ("--trainer.precision 16-true", "weights in torch.float16 do not train"),
+        (
+            "--trainer.callbacks StochasticWeightAveraging --trainer.callbacks.swa_lrs 0.1",
+            "StochasticWeightAveraging: sets _skip_backward, accumulate_grad_batches of the Trainer, without effect",
+        ),
+        ("--trainer.callbacks BatchSizeFinder", "--trainer.callbacks BatchSizeFinder: changes a hyper-parameter"),
     ],
 )
 def test_what_lightning_cannot_take(script, tmp_path, options, message):

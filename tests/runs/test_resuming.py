@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from helpers import DIGITS
+from pytorch_lightning.callbacks import Timer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vae import VAE, LitVAE, runs
@@ -138,12 +139,47 @@ def test_a_checkpoint_within_an_epoch_is_not_resumed(script, steps):
 
 
 def test_a_run_that_max_time_stops_has_whole_epochs_only(script, monkeypatch):
-    monkeypatch.setattr("pytorch_lightning.callbacks.Timer.on_fit_start", lambda *_: None)  # it would stop there
-    common = [*DIGITS, "--data.steps_per_block", 5, "--trainer.max_epochs", 1]
-    stopped = script("train.py", *common, "--trainer.max_time", "00:00:00:00")
+    def expire(step):
+        def check(timer, trainer, *_):
+            if trainer.global_step >= step:
+                timer._duration = 0
+                timer._check_time_remaining(trainer)
+
+        monkeypatch.setattr(Timer, "on_train_batch_end", check)
+
+    common = [*DIGITS, "--data.steps_per_block", 5, "--trainer.max_epochs", 3, "--trainer.max_time", "00:01:00:00"]
+    expire(5)
+    stopped = script("train.py", *common)
     assert "Stopped   by max_time in epoch 1 after 5 of 12 steps; there is no checkpoint\n" in stopped.out
-    assert script("train.py", *common, "--trainer.max_time", "00:01:00:00", "--run_name", "longer").status == 0
-    assert script("train.py", "--ckpt_path", "longer", "--trainer.max_epochs", 2).status == 0
+    expire(24)
+    stopped = script("train.py", *common, "--run_name", "longer")
+    assert "Trained   2 epochs in" in stopped.out
+    assert "Stopped   by max_time after epoch 2 of 3\n" in stopped.out
+    checkpoint = torch.load(runs.last_checkpoint(Path("lightning_logs/longer")), weights_only=True)
+    checkpoint["callbacks"]["Timer"]["time_elapsed"]["train"] = 3601.0
+    torch.save(checkpoint, runs.last_checkpoint(Path("lightning_logs/longer")))
+    again = script("train.py", "--ckpt_path", "longer")
+    assert "Trained   nothing: the run has 2 epochs, and max_time ends it there\n" in again.out
+    expire(99)
+    assert script("train.py", "--ckpt_path", "longer", "--trainer.max_time", "00:02:00:00").status == 0
+    assert torch.load(runs.last_checkpoint(Path("lightning_logs/longer")), weights_only=True)["epoch"] == 2
+
+
+def test_what_ended_a_run_between_two_epochs_is_named(script):
+    stopping = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/elbo"]
+    stopping += ["--trainer.callbacks.mode", "max", "--trainer.callbacks.stopping_threshold", "-1000"]
+    stopped = script("train.py", *DIGITS, "--trainer.max_epochs", 3, *stopping)
+    assert "Trained   1 epoch in" in stopped.out
+    reason = r"Stopping threshold reached: val/elbo = -\d+\.\d+ > -1000\.0\."
+    assert re.search(rf"Stopped   by EarlyStopping after epoch 1 of 3: {reason}\n", stopped.out)
+    assert re.search(r"Best      validation ELBO -\d+\.\d\d nats per image in epoch 1, of a", stopped.out)
+    stopped = script("train.py", *DIGITS, "--trainer.max_epochs", -1, "--trainer.max_steps", 12)
+    assert "Stopped   by max_steps after epoch 1\n" in stopped.out
+    again = script("train.py", "--ckpt_path", "last")
+    assert "Trained   nothing: the run has its 12 steps; --trainer.max_steps 24 goes further\n" in again.out
+    fewer = script("train.py", "--ckpt_path", "last", "--trainer.max_steps", 10)
+    assert fewer.status == 1
+    assert re.fullmatch(r"error: --trainer.max_steps is 10, but \S+/last.ckpt holds 12 steps already.\n", fewer.err)
 
 
 def test_a_run_that_stops_within_its_first_epoch_has_no_checkpoint(script, run_folder):
@@ -204,7 +240,7 @@ def test_a_resume_reads_its_checkpoint_once_and_builds_one_model(script, run_fol
     monkeypatch.setattr("torch.load", counted_load)
     monkeypatch.setattr(VAE, "__init__", counted_build)
     assert script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 3).status == 0
-    assert len(loads) == 3  # the third is of best.ckpt, for its score
+    assert len(loads) == 4  # and of best.ckpt its score, in the end its epoch
     assert devices == ["meta", "cpu"]
 
 

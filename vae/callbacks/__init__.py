@@ -6,6 +6,7 @@ from vae.callbacks.checkpoints import (
     LastCheckpoint,
     ResumeAtEpochStart,
     best_elbo,
+    best_epoch,
     fresh_state,
 )
 from vae.callbacks.progress import Throughput, progress
@@ -23,6 +24,7 @@ __all__ = [
     "Throughput",
     "TruncateLogOnResume",
     "best_elbo",
+    "best_epoch",
     "fresh_state",
     "keeps_frame",
     "progress",

@@ -99,6 +99,12 @@ def fresh_state(trainer: Trainer) -> dict[str, Any]:
     }
 
 
+def best_epoch(trainer: Trainer) -> int | None:
+    """The epoch that best.ckpt is of, counted from 1; None if there is no such file."""
+    path = runs.best_checkpoint(Path(trainer.log_dir or ""))
+    return runs.read_checkpoint(path)["epoch"] + 1 if path.exists() else None
+
+
 def best_elbo(trainer: Trainer) -> float | None:
     """The highest validation ELBO of the run, nats per image; None where there was no validation."""
     scores = [callback.best_model_score for callback in trainer.callbacks if isinstance(callback, BestCheckpoint)]

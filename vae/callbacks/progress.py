@@ -2,14 +2,38 @@
 
 import sys
 import time
+from datetime import timedelta
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import ProgressBar, TQDMProgressBar
+from pytorch_lightning.callbacks import ProgressBar, Timer, TQDMProgressBar
 
 
-class TerminalProgress(TQDMProgressBar):
+class TrainingProgress(ProgressBar):
+    """How far a training is, and how long it still takes at its speed since it was started or resumed."""
+
+    def on_train_start(self, trainer: Trainer, lit: LightningModule) -> None:
+        super().on_train_start(trainer, lit)
+        self.started = time.perf_counter(), lit.progress
+
+    def time_left(self, trainer: Trainer, lit: LightningModule) -> str:
+        """Hours, minutes and seconds; nothing at the end, or where the training has none."""
+        start, before = self.started
+        if not before < lit.progress < 1:
+            return ""
+        estimate = (1 - lit.progress) * (time.perf_counter() - start) / (lit.progress - before)
+        limits = [each.time_remaining() for each in trainer.callbacks if isinstance(each, Timer)]
+        left = min([estimate, *(limit for limit in limits if limit is not None)])
+        return f"{timedelta(seconds=round(max(0, left)))} left"
+
+    @staticmethod
+    def describe_epoch(trainer: Trainer) -> str:
+        """Its number, counted from 1, and how many there will be at most."""
+        return f"Epoch {trainer.current_epoch + 1}" + (f" of {trainer.max_epochs}" if trainer.max_epochs > 0 else "")
+
+
+class TerminalProgress(TrainingProgress, TQDMProgressBar):
     """Lightning's progress bar, which counts training images; epochs are counted from 1, values have two decimals.
 
     Not the one by Rich: its thread, which draws while the model computes, costs a tenth of the training.
@@ -20,7 +44,7 @@ class TerminalProgress(TQDMProgressBar):
         bar.unit, bar.unit_scale, self.images = " images", True, 0
         bar.reset(round(len(loader.dataset) * trainer.num_training_batches / len(loader)))
         bar.initial = 0
-        bar.set_description(f"Epoch {trainer.current_epoch + 1}")
+        bar.set_description(self.describe_epoch(trainer))
 
     def on_train_batch_end(
         self, trainer: Trainer, lit: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -29,14 +53,15 @@ class TerminalProgress(TQDMProgressBar):
         block = batch_idx + 1
         if self._should_update(block, trainer.num_training_batches) and not self.train_progress_bar.disable:
             self.train_progress_bar.n = self.images
-            self.train_progress_bar.set_postfix(self.get_metrics(trainer, lit))
+            values = ", ".join(f"{name}={value}" for name, value in self.get_metrics(trainer, lit).items())
+            self.train_progress_bar.set_postfix_str(", ".join(filter(None, (values, self.time_left(trainer, lit)))))
 
     def get_metrics(self, trainer: Trainer, lit: LightningModule) -> dict[str, str]:
         metrics = super().get_metrics(trainer, lit)
         return {name: f"{value:.2f}" for name, value in metrics.items() if name != "v_num"}
 
 
-class LogProgress(ProgressBar):
+class LogProgress(TrainingProgress):
     """One line an epoch, for output that is no terminal; nothing for a test."""
 
     is_enabled = True
@@ -56,11 +81,11 @@ class LogProgress(ProgressBar):
         when = "" if lit.is_validated else f" after {steps} of {lit.epoch_steps} steps"
         values = {name: value for name, value in self.get_metrics(trainer, lit).items() if name not in stale}
         shown = [f"{name} {value:.2f}{when * (name == 'val/elbo')}" for name, value in values.items()]
-        shown.append(
-            f"{time.perf_counter() - self.start:.1f} s, {trainer.callback_metrics['images_per_second']:,.0f} images/s"
-        )
+        shown.append(f"{time.perf_counter() - self.start:.1f} s")
+        shown.append(f"{trainer.callback_metrics['images_per_second']:,.0f} images/s")
+        shown += filter(None, [self.time_left(trainer, lit)])
         if self.is_enabled:  # the Trainer disables it on all processes but the first
-            print(f"Epoch {trainer.current_epoch + 1}: {', '.join(shown)}", flush=True)
+            print(f"{self.describe_epoch(trainer)}: {', '.join(shown)}", flush=True)
 
 
 def progress(refresh_rate: int = 1) -> ProgressBar:

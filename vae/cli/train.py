@@ -12,6 +12,7 @@ import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import restricted_number_type
 from pytorch_lightning import LightningDataModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping, Timer
 from pytorch_lightning.callbacks import ProgressBar as Progress
 from pytorch_lightning.cli import ArgsType, LightningCLI, SaveConfigCallback
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
@@ -35,6 +36,7 @@ from vae.cli.messages import OWN
 from vae.cli.own_parts import ImportOption
 from vae.cli.parser import CommandLineParser, TrainerHelp
 from vae.lit_vae import LitVAE
+from vae.manual_optimization import effects
 
 SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 DEFAULTS = signature(Trainer).parameters
@@ -86,6 +88,7 @@ class TrainCLI(LightningCLI):
                 "max_epochs": 50,
                 "num_sanity_val_steps": 0,  # it would count as a validation
                 "enable_model_summary": False,
+                "log_every_n_steps": 1,  # counted in blocks
                 "devices": 1,  # more of them are slower for models this small
                 "use_distributed_sampler": False,  # the data modules share their images out themselves
             },
@@ -185,6 +188,9 @@ class TrainCLI(LightningCLI):
         for option in AT_LEAST_ONE:
             if self.config.trainer[option] == 0:
                 parser.error(f"--trainer.{option}: expected a whole number of at least 1, got 0")
+        max_time = self.config.trainer.max_time
+        if max_time is not None and Timer(max_time).time_remaining() <= 0:
+            parser.error(f"--trainer.max_time: expected more than no time, got {max_time}")
         for option, reason in REFUSED.items():
             if self.config.trainer[option] not in (None, self.trainer_defaults.get(option, DEFAULTS[option].default)):
                 parser.error(f"--trainer.{option}: {reason}")
@@ -233,6 +239,12 @@ class TrainCLI(LightningCLI):
 
     def fit(self) -> None:
         """Train. What can be wrong is checked first, so that then nothing is written."""
+        for callback in self.trainer.callbacks:
+            if any(module.startswith("pytorch_lightning.tuner.") for module in effects(callback)):
+                raise runs.RunError(
+                    f"--trainer.callbacks {type(callback).__name__}: changes a hyper-parameter, which a run keeps; "
+                    "choose --data.batch_size and --model.learning_rate"
+                )
         if self.ckpt_path:
             lit, data = self.model, self.datamodule
             runs.check_hyperparameters(self.checkpoint, lit.hparams, data.hparams, type(data))
@@ -263,7 +275,7 @@ class TrainCLI(LightningCLI):
             raise runs.RunError(f"{reason}{advice}") from error
         except (TypeError, ValueError, RuntimeError) as error:
             *_, (frame, _) = walk_tb(error.__traceback__)
-            if frame.f_globals["__name__"].startswith("pytorch_lightning."):  # which refuses an option
+            if frame.f_globals["__name__"].startswith(("pytorch_lightning.", "lightning_fabric.")):
                 raise runs.RunError(str(error).strip() or repr(error)) from error
             raise
         finally:
@@ -274,25 +286,55 @@ class TrainCLI(LightningCLI):
 
     def trained(self, seconds: float) -> str:
         """What `fit` has trained, in words; an epoch counts once it is whole."""
-        unfinished = self.unfinished_epoch() is not None
-        epochs = self.trainer.current_epoch - unfinished
+        epochs = self.whole_epochs
         new = epochs - self.epochs_before
-        if self.epochs_before and not (new or unfinished):
-            return f"nothing: the run has its {epochs} epochs; --trainer.max_epochs {2 * epochs} goes further"
+        if self.epochs_before and not (new or self.in_epoch):
+            by, _ = self.ended_by()
+            held = {"max_epochs": epochs, "max_steps": self.trainer.global_step}
+            if by in held:
+                unit = by.removeprefix("max_")
+                return f"nothing: the run has its {held[by]} {unit}; --trainer.{by} {2 * held[by]} goes further"
+            return f"nothing: the run has {epochs} epochs, and {by} ends it there"
         minutes, seconds = divmod(round(seconds), 60)
         of_all = f", {epochs} in all," if self.epochs_before else ""
         return f"{new} epoch{'s' * (new != 1)}{of_all} in {minutes} min {seconds} s"
 
-    def unfinished_epoch(self) -> str | None:
-        """Where training ended within an epoch, in words; None if it did not."""
-        trainer, steps = self.trainer, self.model.epoch_steps
-        if trainer.fast_dev_run or not steps or self.model.is_whole_epoch:
-            return None
-        option = "max_time" if self.config.trainer.max_time else "a callback"
+    @property
+    def whole_epochs(self) -> int:
+        """How many epochs the run has."""
+        return max(self.epochs_before, self.trainer.current_epoch - self.in_epoch)
+
+    @property
+    def in_epoch(self) -> bool:
+        """Whether training ended within an epoch."""
+        return bool(not self.trainer.fast_dev_run and self.model.epoch_steps and not self.model.is_whole_epoch)
+
+    def ended_by(self) -> tuple[str, str]:
+        """What ended training, an option of the Trainer or a callback, and the reason that it gives."""
+        trainer = self.trainer
+        if 0 <= trainer.max_epochs <= self.whole_epochs:
+            return "max_epochs", ""
         if 0 <= trainer.max_steps <= trainer.global_step:
-            option = "max_steps"
-        kept, epoch = trainer.current_epoch - 1, trainer.current_epoch
-        saved = f"last.ckpt holds {kept} whole epoch{'s' if kept > 1 else ''}"
+            return "max_steps", ""
+        for callback in trainer.callbacks:
+            if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None and left <= 0:
+                return "max_time" if self.config.trainer.max_time else type(callback).__name__, ""
+            if isinstance(callback, EarlyStopping) and callback.stopping_reason_message:
+                reason = callback.stopping_reason_message.removesuffix(" Signaling Trainer to stop.")
+                return type(callback).__name__, f": {reason}"
+        return "a callback", ""
+
+    def stopped(self) -> str | None:
+        """What ended training before the last of its epochs, and where, in words; None if nothing did."""
+        (by, reason), trainer, epochs = self.ended_by(), self.trainer, self.whole_epochs
+        if by == "max_epochs":
+            return None
+        if not self.in_epoch:
+            return (
+                f"by {by} after epoch {epochs}{f' of {trainer.max_epochs}' if trainer.max_epochs > 0 else ''}{reason}"
+            )
+        saved = f"last.ckpt holds {epochs} whole epoch{'s' * (epochs > 1)}"
         if not runs.last_checkpoint(Path(trainer.logger.log_dir)).exists():
             saved = "there is no checkpoint"
-        return f"by {option} in epoch {epoch} after {steps} of {self.model.steps_per_epoch} steps; {saved}"
+        steps = f"{self.model.epoch_steps} of {self.model.steps_per_epoch} steps"
+        return f"by {by} in epoch {epochs + 1} after {steps}; {saved}{reason}"

@@ -30,6 +30,7 @@ WRONG = [
     ("train.py --data Digits --trainer.logger false", 2, "trainer.logger: a run always writes into its folder"),
     ("train.py --model.latent_dim 1000000000000", 2, "error: "),
     ("train.py --ckpt_path last --run_name /nowhere", 1, "A run's name is that of a folder in lightning_logs"),
+    ("train.py --data.data_dir caf\udce9", 2, r"'caf\\udce9' is no UTF-8: rename that file or folder, or name a link"),
     ("train.py --model.latent_dim 0", 2, "latent_dim: expected a whole number of at least 1, got 0"),
     ("train.py --model.latent_dim two", 2, "^error: --model.latent_dim: expected a whole number, got two\n"),
     (

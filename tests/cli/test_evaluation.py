@@ -1,6 +1,7 @@
 """The options of test.py and visualizations.py."""
 
 import json
+import os
 import shutil
 from inspect import signature
 from pathlib import Path
@@ -12,7 +13,7 @@ from helpers import DIGITS
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-from datamodules import CryptoPunks, Digits
+from datamodules import CryptoPunks, DataWarning, Digits
 from vae import LitVAE
 from vae.figures import CAN_SHOW_SAMPLES, FIGURES
 
@@ -284,3 +285,25 @@ def test_a_probe_of_the_codes(script, run_folder):
     linear = LogisticRegression(max_iter=1_000).fit(train, data.labels("train"))
     assert metrics["probe_linear"] == pytest.approx(linear.score(tested, data.labels("test")), abs=0.01)
     assert f"{metrics['probe_linear']:.4f}" in outcome.out
+
+
+def test_a_folder_with_names_that_are_no_utf8_which_changes_after_training(script, tmp_path):
+    folder = tmp_path / os.fsdecode(b"\xe9tudes") / os.fsdecode(b"caf\xe9")
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").touch()
+    for shade in range(40):
+        Image.new("L", (8, 8), shade).save(folder / f"{shade}.png")
+    (tmp_path / "link").symlink_to(folder.parent)
+    options = ("--data", "ImageFolder", "--data.data_dir", "link", "--data.size", "[8,8]", "--data.channels", "1")
+    with pytest.warns(DataWarning, match="skipped 1 files, not images by their suffix"):
+        trained = script("train.py", *options, *DIGITS[2:], "--trainer.max_epochs", "1")
+    assert trained.status == 0, trained.err
+    for shade in range(40, 90):
+        Image.new("L", (8, 8), shade).save(folder / f"{shade}.png")
+    for command, *rest in (("test.py",), ("visualizations.py", "--figures", "latent_scatter")):
+        with pytest.warns(DataWarning, match=r"\\xe9tudes has changed since training: images: 0 gone, 50 new"):
+            done = script(command, *rest)
+        assert done.status == 0, done.err
+    resumed = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", "2")
+    assert resumed.status == 1
+    assert resumed.err.endswith("Resume it with the data it began with, or begin a new run.\n")

@@ -84,7 +84,7 @@ class RunLogger(TensorBoardLogger):
         from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
         # The tab prints a number with five digits, 2.0000, so a whole one is logged as text.
-        values = {name: value if isinstance(value, bool | float) else str(value) for name, value in hparams.items()}
+        values = {name: value if isinstance(value, bool | float) else as_text(value) for name, value in hparams.items()}
         metrics = [
             hp.Metric(runs.scalar_tag("best_val_elbo"), display_name="best validation ELBO"),
             hp.Metric(runs.scalar_tag("test_elbo"), display_name="test ELBO"),
@@ -155,7 +155,7 @@ class TensorBoardImages(Callback):
         if config.is_file():
             texts["configuration"] = config.read_text()
         for name, text in texts.items():
-            writer.add_text(name, indent(text, "    "), 0)  # as code
+            writer.add_text(name, indent(as_text(text), "    "), 0)  # as code
 
     def on_validation_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
         if self.should_log(trainer):
@@ -205,6 +205,11 @@ class TensorBoardImages(Callback):
     @staticmethod
     def split(trainer: Trainer) -> str:
         return "val" if trainer.datamodule.splits["val"] else "train"
+
+
+def as_text(value: Any) -> str:
+    """A value in UTF-8: other bytes in the name of a file or folder are escaped."""
+    return str(value).encode(errors="backslashreplace").decode()
 
 
 def keeps_frame(epoch: int) -> bool:

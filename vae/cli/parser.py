@@ -1,5 +1,6 @@
 """The command-line parser of the three scripts: a short help, and errors that name the choices."""
 
+import re
 import shlex
 import sys
 from argparse import SUPPRESS, Action, _HelpAction
@@ -41,6 +42,14 @@ class CommandLineParser(LightningArgumentParser):
         usage = f"{self.command} [--OPTION VALUE ...]"
         super().__init__(*args, allow_abbrev=False, usage=usage, formatter_class=HelpFormatter, **kwargs)
         self.file: str | None = None  # the configuration file that is read
+
+    def parse_args(self, args: Any = None, *others: Any, **options: Any) -> Namespace:
+        for argument in sys.argv[1:] if args is None else args:
+            if re.search(
+                r"[\ud800-\udfff]", str(argument)
+            ):  # YAML, in which values are read and kept, has no such text
+                self.error(f"{str(argument)!a} is no UTF-8: rename that file or folder, or name a link to it")
+        return super().parse_args(args, *others, **options)
 
     def parse_path(self, path: Any, **kwargs) -> Namespace:
         self.file = str(path)

@@ -10,6 +10,7 @@ import torch
 from explorer_models import make_images, make_model
 from PIL import Image, ImageColor
 
+from vae import VAE
 from vae.explorer import explorer_page
 
 pytestmark = pytest.mark.browser
@@ -483,6 +484,49 @@ def test_no_width_needs_scrolling_sideways(open_page, pages, width):
         box = page.locator(selector).bounding_box()
         assert box["width"] >= 120
         assert abs(box["width"] / box["height"] - 1) < 0.02
+
+
+@pytest.mark.parametrize("width", [360, 390, 768, 1440])
+def test_the_bars_of_the_kl_are_seen_and_are_in_its_proportion(open_page, pages, width):
+    page = open_page(pages("digits", "bernoulli", 6), width=width)
+    kl = np.array(page.evaluate("Array.from(bound.klPerDimension)"))
+    bars = np.array(page.evaluate("dimensions.map((j) => rows.get(j).bar.offsetWidth)"))
+    kl = kl[page.evaluate("dimensions")]
+    assert bars.max() >= 30
+    np.testing.assert_allclose(bars / bars.max(), kl / kl.max(), atol=1 / bars.max())
+    for j in range(6):
+        text, bar = (
+            page.evaluate(f"rows.get({j}).{part}.getBoundingClientRect().toJSON()") for part in ("text", "bar")
+        )
+        assert text["right"] < bar["left"] or text["bottom"] <= bar["top"]
+        assert bar["right"] <= width
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 600), (1, 600, 1), (3, 32, 512), (1, 400, 300)])
+def test_images_of_any_shape_fit_on_the_page(open_page, shape):
+    page = open_page(
+        explorer_page(VAE(shape, 2, hidden_dims=(4,)).eval(), torch.rand(6, *shape).mul(255).round() / 255)
+    )
+    page.wait_for_timeout(300)
+    for selector in ("#pad", "#decoded", "#reconstruction"):
+        box = page.locator(selector).bounding_box()
+        assert 0.5 <= box["width"] / box["height"] <= 4.1
+    assert max(page.evaluate("[$('map-manifold').width, $('map-manifold').height]")) <= 4_000
+    assert page.evaluate("document.documentElement.scrollHeight") < 3_000
+    assert (pixels(page, "#map-manifold") > 0).any()
+    draw_line(page, (0.2, 0.5), (0.8, 0.5))
+    assert_encoded(page)
+
+
+def test_the_bound_of_the_drawing_stands_beside_that_of_all_images(open_page, pages):
+    page = open_page(pages("mnist"))
+    mean = page.evaluate("description.meanBound")
+    expected = f"Mean of the 120 images: ELBO {mean['elbo']:.1f}, reconstruction {mean['reconstruction']:.1f}"
+    assert page.inner_text("#bound-mean").replace("−", "-") == f"{expected}, KL {mean['kl']:.1f}."
+    bounds = page.evaluate(
+        "Array.from({length: count}, (_, i) => vae.elbo(testImage(i), standardNormal(latentDim)).elbo)"
+    )
+    assert abs(np.mean(bounds) - mean["elbo"]) < 1
 
 
 def test_a_window_that_changes_its_size(open_page, pages):

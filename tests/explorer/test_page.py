@@ -10,6 +10,7 @@ from helpers import DIGITS
 from torch import nn
 
 from vae import VAE
+from vae.colours import label_colours
 from vae.explorer import MAX_PAGE_SIZE, NotExplorable, explorer_page, page
 from vae.figures import FIGURES, NotApplicable
 from vae.likelihoods import LIKELIHOODS
@@ -64,6 +65,22 @@ def test_the_plane_of_a_large_space_is_that_of_the_first_two_principal_component
     assert axes.argmax(1).tolist() == [1, 4]
     torch.testing.assert_close(torch.tensor(plane["centre"]), codes.mean(0))
     assert 0.9 < sum(plane["shares"]) < 1
+
+
+def test_labels_have_the_colours_of_the_figures():
+    for count in (3, 12):
+        classes, labels = [f"class {i}" for i in range(count)], torch.arange(12) % count
+        description = description_of(explorer_page(VAE((1, 8, 8)), make_images("digits", 12), labels, classes))
+        assert description["colours"] == label_colours(count)
+
+
+def test_the_page_knows_the_mean_bound_of_its_images():
+    vae, images = VAE((1, 8, 8)), make_images("digits", 200)
+    found = description_of(explorer_page(vae, images))["meanBound"]
+    with torch.no_grad():
+        expected = vae.elbo(images, num_samples=100)
+    for term, spread in (("elbo", 0.1), ("reconstruction", 0.1), ("kl", 1e-4)):
+        assert found[term] == pytest.approx(getattr(expected, term).mean().item(), abs=spread)
 
 
 def test_a_collapsed_posterior_has_a_plane_too():

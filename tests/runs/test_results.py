@@ -56,6 +56,17 @@ def test_there_is_one_file_of_metrics_for_a_checkpoint_and_a_split(script, run_f
     assert len([*EventAccumulator(str(run_folder)).Reload().Scalars("workings/test_elbo")]) == 1
 
 
+def test_a_caption_names_the_run_or_a_copied_checkpoint(run_folder, tmp_path):
+    best = runs.best_checkpoint(run_folder)
+    (tmp_path / "pretrained").mkdir()
+    copied = shutil.copy(best, tmp_path / "pretrained" / "mnist_2d.ckpt")
+    lit, data = runs.load_run(best, DATASETS)
+    for path, name in ((best, "version_0"), (copied, "pretrained/mnist_2d"), (Path("pretrained/mnist_2d.ckpt"), None)):
+        inputs = runs.figure_inputs(path, lit.vae, data, "test", None, DATASETS)
+        assert inputs["source"]()["run"] == (name or "pretrained/mnist_2d")
+        assert [[*group] for group in inputs["histories"]().values()] == [[name or "pretrained/mnist_2d"]]
+
+
 def test_damaged_event_files(script, run_folder):
     (events,) = run_folder.glob("events.out.tfevents.*")
     with events.open("ab") as file:

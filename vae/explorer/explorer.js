@@ -12,6 +12,7 @@ const { shape, latentDim, count, classes } = description;
 const [channels, height, width] = shape;
 const area = height * width;
 const EDGE = 20;  // images along one side of the manifold
+const SIDE = Math.min(200, Math.max(height, width));  // pixels that each of them has there: browsers bound a canvas
 
 // ---------------------------------------------------------------------------------------------- numbers and text
 
@@ -217,7 +218,7 @@ function drawEncoded() {
   for (const [j, { cells, bar, text }] of rows) {
     [q.mean[j], q.std[j], eps[j], bound.z[j]].forEach((value, i) => (cells[i].textContent = fixed(value, 3)));
     text.textContent = fixed(klPerDimension[j], 2);
-    bar.style.width = `calc(${(100 * klPerDimension[j]) / most}% - ${(80 * klPerDimension[j]) / most}px)`;
+    bar.style.width = `${(100 * klPerDimension[j]) / most}%`;
   }
   $("step-draw").innerHTML = bellCurve();
 }
@@ -249,7 +250,8 @@ function inTurns(tasks) {
 /** The learned manifold, faintly behind the map, from its middle outwards. */
 function drawManifold() {
   if (latentDim > 2) return;
-  const side = Math.max(height, width), rowCount = latentDim === 1 ? 1 : EDGE;
+  const rowCount = latentDim === 1 ? 1 : EDGE, scale = SIDE / Math.max(height, width);
+  const single = element("canvas", { width, height });
   const canvas = $("map-manifold"), context = canvas.getContext("2d", READABLE);
   const bright = data.images.reduce((sum, value) => sum + value, 0) / data.images.length > 127;
   const ink = matchMedia("(prefers-color-scheme: dark)").matches ? 255 : 0;
@@ -265,8 +267,11 @@ function drawManifold() {
         pixels.fill(ink, 4 * p, 4 * p + 3);
       }
     }
-    const x = column * side + Math.floor((side - width) / 2), y = row * side + Math.floor((side - height) / 2);
-    context.putImageData(new ImageData(pixels, width, height), x, y);
+    single.getContext("2d", READABLE).putImageData(new ImageData(pixels, width, height), 0, 0);
+    const [wide, high] = [width, height].map((length) => Math.max(1, Math.round(scale * length)));
+    const x = column * SIDE + Math.floor((SIDE - wide) / 2), y = row * SIDE + Math.floor((SIDE - high) / 2);
+    context.clearRect(x, y, wide, high);
+    context.drawImage(single, x, y, wide, high);
   }));
 }
 
@@ -296,7 +301,7 @@ function buildTable() {
     const cells = Array.from({ length: 4 }, () => element("td", { textContent: " " }));
     const text = element("span"), bar = element("i");
     const head = element("th", { scope: "row", textContent: latentName(j) });
-    body.append(element("tr", {}, head, ...cells, element("td", { className: "wide" }, text, bar)));
+    body.append(element("tr", {}, head, ...cells, element("td", { className: "wide" }, element("div", {}, text, element("div", {}, bar)))));
     rows.set(j, { cells, bar, text });
   }
 }
@@ -311,7 +316,7 @@ function buildLegend() {
   const chosen = new Set();
   classes.forEach((name, label) => {
     const button = element("button", { type: "button", textContent: name });
-    button.style.setProperty("--colour", labelColour(label, classes.length));
+    button.style.setProperty("--colour", description.colours[label]);
     button.setAttribute("aria-pressed", "false");
     button.addEventListener("click", () => {
       if (!chosen.delete(label)) chosen.add(label);
@@ -439,13 +444,15 @@ function buildTexts() {
   $("kind").textContent = what === "cross-entropy" ? "With grey pixels the first term is a negative cross-entropy."
     : what === "log-density" ? "The first term is a log-density, which may be positive." : "";
   $("summary").textContent = `${latentDim} latent variable${latentDim > 1 ? "s" : ""}, ${likelihood} likelihood, ${thousands(description.parameters)} parameters, ${thousands(count)} ${description.shown} of ${height} × ${width}`;
+  const { elbo, reconstruction, kl } = description.meanBound;
+  $("bound-mean").textContent = `Mean of the ${thousands(count)} ${description.shown}: ELBO ${fixed(elbo, 1)}, reconstruction ${fixed(reconstruction, 1)}, KL ${fixed(kl, 1)}.`;
   for (const field of [$("start-number"), $("load-number")]) field.placeholder = `0–${thousands(count - 1)}`;
 }
 
 function build() {
   for (const canvas of document.querySelectorAll("canvas.pixels")) Object.assign(canvas, { width, height });
-  const side = Math.max(height, width);
-  Object.assign($("map-manifold"), { width: EDGE * side, height: (latentDim === 1 ? 1 : EDGE) * side });
+  document.body.style.setProperty("--aspect", clamp(width / height, 0.5, 4));  // others would leave the screen
+  Object.assign($("map-manifold"), { width: EDGE * SIDE, height: (latentDim === 1 ? 1 : EDGE) * SIDE });
   $("map-manifold").classList.toggle("ink", channels === 1 && latentDim === 2);
   $("map-manifold").classList.toggle("strip", latentDim === 1);
   buildTexts();
@@ -619,7 +626,7 @@ async function readArrays(text, ...parts) {
 }
 
 function pointColours() {
-  if (data.labels) return Array.from(data.labels, (label) => labelColour(label, classes?.length ?? 1 + Math.max(...data.labels)));
+  if (data.labels) return Array.from(data.labels, (label) => description.colours[label]);
   const sorted = data.errors.slice().sort(), low = sorted[Math.floor(0.02 * count)], high = sorted[Math.floor(0.98 * (count - 1))];
   $("ramp-low").textContent = fixed(low, 3);
   $("ramp-high").textContent = fixed(high, 3);

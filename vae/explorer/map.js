@@ -8,13 +8,7 @@
  */
 
 const READABLE = { willReadFrequently: true };  // canvases that scripts may read
-const LABEL_COLOURS = [  // petroff10, arXiv 2107.02270, as in the figures
-  "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
-];
 const ERROR_COLOURS = ["#440154", "#3b528b", "#21918c", "#5ec962", "#fde725"];  // viridis
-
-const labelColour = (label, count) =>
-  count <= LABEL_COLOURS.length ? LABEL_COLOURS[label] : `hsl(${Math.round(label * 137.508) % 360} 62% ${45 + 8 * (label % 3)}%)`;
 
 class LatentMap {
   /**
@@ -73,14 +67,14 @@ class LatentMap {
   /** What changes with the page's size and colours alone. */
   drawBase() {
     const style = getComputedStyle(document.documentElement), context = this.prepare(this.base, READABLE);
-    this.look = Object.fromEntries(["ink", "muted", "accent", "halo"].map((name) => [name, style.getPropertyValue(`--${name}`)]));
+    this.look = Object.fromEntries(["ink", "muted", "accent", "halo", "lift"].map((name) => [name, style.getPropertyValue(`--${name}`)]));
     this.look.sans = style.getPropertyValue("--sans");
     this.drawScale(context);
     const count = this.colours.length, radius = Math.min(3.4, Math.max(1.5, 62 / Math.sqrt(count)));
     for (let i = 0; i < count; i++) {
       const [x, y] = this.pixel(this.points.subarray(2 * i, 2 * i + 2));
       context.globalAlpha = this.emphasised(i) ? (count > 4000 ? 0.62 : 0.8) : 0.06;
-      context.fillStyle = this.colours[i];
+      context.fillStyle = `color-mix(in srgb, white ${this.look.lift}, ${this.colours[i]})`;
       context.beginPath();
       context.arc(x, y, radius, 0, 2 * Math.PI);
       context.fill();

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from vae.colours import label_colours
 from vae.distributions import colours_of
 from vae.likelihoods import MAX_LOG_SCALE, MAX_LOG_VAR, MIN_LOG_SCALE, MIN_LOG_VAR, Likelihood, likelihood_name
 from vae.metrics import is_active
-from vae.model import VAE
+from vae.model import ELBO, VAE, split_batches
 from vae.networks import ChannelsFirst
 
 MAX_PAGE_SIZE = 16_000_000  # bytes
@@ -98,9 +99,9 @@ def explorer_page(
     model_size = len(weights.content)
     while True:
         data = describe_data(vae, images, labels, model["likelihood"].get("palette"), weights)
-        page = assemble(
-            name, model | data | {"name": name, "shown": shown, "classes": classes and list(classes)}, weights
-        )
+        colours = None if labels is None else label_colours(len(classes) if classes else int(labels.max()) + 1)
+        texts = {"name": name, "shown": shown, "classes": classes and list(classes), "colours": colours}
+        page = assemble(name, model | data | texts, weights)
         if len(page.encode()) <= MAX_PAGE_SIZE:
             return page
         if len(images) == 1:
@@ -232,11 +233,14 @@ def describe_data(
     vae: VAE, images: Tensor, labels: Tensor | None, palette: list[list[int]] | None, block: Block
 ) -> dict[str, Any]:
     """The images with their codes, and the map on which these are drawn."""
-    codes, kl, errors = [], [], []
-    for some in images.split(1_000):
+    codes, kl, errors, bounds = [], [], [], []
+    noise = torch.Generator().manual_seed(0)
+    for some in split_batches(images, vae.image_shape):
         q_z = vae.encode(some)
         codes.append(q_z.mean)
         kl.append(vae.kl_per_dimension(q_z))
+        eps = torch.randn(1, *q_z.mean.shape, generator=noise).to(q_z.mean)
+        bounds.append(torch.stack(vae.elbo(some, eps=eps)))
         errors.append((vae.generate(q_z.mean) - some).square().flatten(1).mean(1).sqrt())
     z = torch.cat(codes).float().cpu()
     pixels = to_bytes(images)
@@ -249,6 +253,7 @@ def describe_data(
         "codes": block.add(z),
         "kl": torch.cat(kl).mean(0).tolist(),
         "active": is_active(z).tolist(),
+        "meanBound": dict(zip(ELBO._fields, torch.cat(bounds, 1).mean(1).tolist(), strict=True)),
         "map": describe_map(z),
     }
     if labels is None:

@@ -54,7 +54,7 @@ def figure_inputs(
         groups: dict[str, dict[str, Any]] = {}
         for path in compared:
             lit, its_data = load_run(path, datasets)
-            groups.setdefault(measured(lit.vae, its_data), {})[run_of(path).name] = read_history(run_of(path))
+            groups.setdefault(measured(lit.vae, its_data), {})[run_name(path)] = read_history(run_of(path))
         return groups
 
     return {
@@ -68,7 +68,7 @@ def figure_inputs(
         "histories": histories,
         "frames": lambda: read_frames(run),
         "source": lambda: {
-            "run": run.resolve().name,
+            "run": run_name(ckpt_path),
             "epoch": epoch_of(ckpt_path),
             "data": describe_data(data),
             "split": split,
@@ -76,6 +76,13 @@ def figure_inputs(
         },
         **{name: lambda value=value: value for name, value in options.items()},
     }
+
+
+def run_name(ckpt_path: Path) -> str:
+    """The name of a checkpoint's run; of one that is in no run, its folder's and its own: pretrained/mnist_2d."""
+    path = ckpt_path.resolve()
+    run = run_of(path)
+    return f"{run.name}/{path.stem}" if path.parent == run else run.name
 
 
 def epoch_of(ckpt_path: Path) -> str:

@@ -225,13 +225,29 @@ class PaletteCategorical(PixelDistribution):
         super().__init__(torch.Size(batch_shape), torch.Size((num_channels, height, width)), validate_args)
 
     def _log_prob(self, value: Tensor) -> Tensor:
-        codes = colour_codes(value.movedim(-3, -1))  # [..., H, W]
-        place = torch.searchsorted(self.codes, codes).clamp(max=len(self.codes) - 1)
-        known = self.codes[place] == codes
+        place, known = self._find(value)
         place, logits = torch.broadcast_tensors(place.unsqueeze(-1), self.logits)
         log_p = -cross_entropy(logits.flatten(0, -2), place[..., 0].flatten(), reduction="none").view(place.shape[:-1])
+        return self._with_stray(log_p, known).sum((-2, -1))
+
+    def log_prob_of_all(self, value: Tensor) -> Tensor:
+        """`log_prob` of all images [B, C, H, W] under all of a batch_shape [G, 1]: [G, B], in the memory of few."""
+        log_p = self.logits.log_softmax(-1).flatten(1, -2)  # [G, H W, N]
+        place, known = (found.flatten(1) for found in self._find(value))  # [B, H W]
+        positions, at_once = torch.arange(place.shape[1], device=place.device), max(1, 2**22 // log_p[..., 0].numel())
+        pairs = zip(place.split(at_once), known.split(at_once), strict=True)
+        return torch.cat([self._with_stray(log_p[:, positions, some], which).sum(-1) for some, which in pairs], dim=1)
+
+    def _find(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The place of each pixel's colour in the palette, and whether it is there: [..., H, W]."""
+        codes = colour_codes(value.movedim(-3, -1))
+        place = torch.searchsorted(self.codes, codes).clamp(max=len(self.codes) - 1)
+        return place, self.codes[place] == codes
+
+    def _with_stray(self, log_p: Tensor, known: Tensor) -> Tensor:
+        """The log-probabilities of pixels, from those of their colours among the palette's."""
         drawn = torch.where(known, log_p + log(1 - self.STRAY), -torch.inf)
-        return torch.logaddexp(drawn, torch.full_like(drawn, self._log_stray)).sum((-2, -1))
+        return torch.logaddexp(drawn, torch.full_like(drawn, self._log_stray))
 
     @property
     def _log_stray(self) -> float:

@@ -22,6 +22,7 @@ from vae.distributions import (
 )
 
 OutputLayer = Callable[[int], nn.Module]
+MAX_PAIRS = 2**22  # parameters of p(x|z) times images that are computed together
 
 # Beyond these bounds float32 densities or their gradients overflow. They are far outside of what training reaches, so
 # that no number of a trained model changes.
@@ -84,6 +85,11 @@ class Likelihood(nn.Module):
         """The image of p(x|z): its mean, values in [0, 1]."""
         return p_x.mean
 
+    def log_prob_of_all(self, p_x: Distribution, x: Tensor) -> Tensor:
+        """log p(x|z) of all images [B, C, H, W] under all p(x|z) of a batch_shape [G, 1]: [G, B]."""
+        at_once = max(1, MAX_PAIRS // (p_x.batch_shape[0] * self.num_parameters))
+        return torch.cat([p_x.log_prob(some) for some in x.split(at_once)], dim=1)
+
 
 class MeanLikelihood(Likelihood):
     """A likelihood whose first parameter at each position and channel is the logit of its mean, or nearly so."""
@@ -122,7 +128,15 @@ class MeanLikelihood(Likelihood):
         return mean.logit()
 
 
-class BernoulliLikelihood(MeanLikelihood):
+class LogitLikelihood(MeanLikelihood):
+    """A likelihood whose log-density is linear in the image, with the logits as its slope."""
+
+    def log_prob_of_all(self, p_x: Distribution, x: Tensor) -> Tensor:
+        at_zero = p_x.log_prob(x.new_zeros(x.shape[1:]))  # [G, 1]
+        return torch.addmm(at_zero, p_x.base_dist.logits.flatten(1), x.flatten(1).T)
+
+
+class BernoulliLikelihood(LogitLikelihood):
     """p(x|z) of binary pixels (Appendix C.1).
 
     Grey pixels are allowed; `log_prob` is then the negative cross-entropy, which is not a log-likelihood.
@@ -135,7 +149,7 @@ class BernoulliLikelihood(MeanLikelihood):
         return "log-likelihood" if binary else "cross-entropy"
 
 
-class ContinuousBernoulliLikelihood(MeanLikelihood):
+class ContinuousBernoulliLikelihood(LogitLikelihood):
     """p(x|z) of pixels in [0, 1]: the Bernoulli's cross-entropy made a proper density."""
 
     def forward(self, features: Tensor) -> Independent:
@@ -259,6 +273,9 @@ class CategoricalLikelihood(Likelihood):
     def image(self, p_x: PaletteCategorical) -> Tensor:
         """The most probable colour at each position."""
         return p_x.mode
+
+    def log_prob_of_all(self, p_x: PaletteCategorical, x: Tensor) -> Tensor:
+        return p_x.log_prob_of_all(x)
 
 
 LIKELIHOODS = {

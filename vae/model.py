@@ -193,12 +193,16 @@ class VAE(nn.Module):
         at_once = max(1, chunk // (len(x) * self.likelihood.num_parameters))
         return torch.cat([self.decode(some).log_prob(x) for some in z.split(at_once)])
 
+    def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x, z) = log p(x|z) + log p(z): [K, B] for images [B, C, H, W] and latents [K, B, Z], in nats."""
+        return self._log_likelihood(x, z) + self.prior.log_prob(z)
+
     def log_weights(self, x: Tensor, q_z: Distribution, z: Tensor) -> Tensor:
-        """log w = log p(x|z) + log p(z) - log q(z|x): [K, B] for latents [K, B, Z].
+        """log w = log p(x, z) - log q(z|x): [K, B] for latents [K, B, Z], in nats.
 
         Its mean over K is the bound, its logsumexp - log K the importance-weighted one.
         """
-        return self._log_likelihood(x, z) + self.prior.log_prob(z) - q_z.log_prob(z)
+        return self.log_joint(x, z) - q_z.log_prob(z)
 
     def importance_bound(
         self, x: Tensor, num_samples: int = 1, eps: Tensor | None = None, doubly_reparameterized: bool = False

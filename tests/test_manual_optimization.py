@@ -2,11 +2,12 @@
 
 import pytest
 import pytorch_lightning.callbacks
-from helpers import QUIET
+from helpers import DIGITS, QUIET
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import BatchSizeFinder, LearningRateFinder, SpikeDetection, StochasticWeightAveraging
 from pytorch_lightning.tuner import Tuner
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datamodules import Digits
 from vae import LitVAE
@@ -52,6 +53,13 @@ def test_the_batch_size_can_be_tuned_from_python():
     lit, data = LitVAE(image_shape=(1, 8, 8), hidden_dims=8), Digits(batch_size=1)
     assert Tuner(trainer).scale_batch_size(lit, datamodule=data, max_trials=2) == data.hparams.batch_size == 4
     assert [type(each) for each in trainer.callbacks if isinstance(each, BatchSizeFinder)] == []
+
+
+def test_a_monitor_logs_after_each_block(script):
+    options = ["--trainer.max_epochs", 2, "--trainer.callbacks", "LearningRateMonitor", "--run_name", "mine"]
+    assert script("train.py", *DIGITS, *options).status == 0
+    events = EventAccumulator("lightning_logs/mine").Reload()
+    assert {event.step for event in events.Scalars("workings/lr-Adam")} == {0, 1, 2, 3}
 
 
 def test_a_spike_of_the_loss_is_seen():

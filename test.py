@@ -9,7 +9,7 @@ try:
     from datamodules import DATASETS, DataError, DataWarning
     from vae import cli, runs
 except KeyboardInterrupt:  # the imports take seconds
-    raise SystemExit("error: interrupted") from None
+    raise SystemExit(130) from None
 
 
 def test(
@@ -44,9 +44,9 @@ def test(
     data.test_split, lit.importance_samples = split, num_samples
     (found,) = cli.evaluation_trainer(accelerator=accelerator, devices=devices).test(lit, data, verbose=False)
     found |= cli.probe_model(lit, data, split) if probe else {}
-    written = [runs.save_test_metrics(checkpoint, cli.print_metrics(found, lit, data, split, str(checkpoint)))]
-    written += [runs.save_codes(Path(save), lit.test_codes, data.labels(split))] if save else []
-    print(*(f"Written to {path}" for path in written), sep="\n")
+    cli.save_metrics(checkpoint, cli.print_metrics(found, lit, data, split, str(checkpoint)))
+    if save:
+        print(f"Written to {runs.save_codes(Path(save), lit.test_codes, data.labels(split))}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ try:
     from vae.callbacks import best_elbo, best_epoch
     from vae.cli import TrainCLI, import_parts, user_facing_errors
 except KeyboardInterrupt:  # the imports take seconds
-    raise SystemExit("error: interrupted") from None
+    raise SystemExit(130) from None
 
 
 def main(own_parts: list[str]) -> None:

@@ -9,7 +9,7 @@ try:
     from vae.figures import DPI, FIGURES, compares_runs
     from vae.runs import figure_inputs, find_checkpoint, load_run, write_atomically
 except KeyboardInterrupt:  # the imports take seconds
-    raise SystemExit("error: interrupted") from None
+    raise SystemExit(130) from None
 
 
 def visualize(
@@ -40,7 +40,7 @@ def visualize(
     checkpoint = find_checkpoint(ckpt_path, run_name or (runs[0] if runs and not ckpt_path else None))
     lit, data = load_run(checkpoint, DATASETS, data_dir)
     vae = lit.vae.to(evaluation_trainer(accelerator=accelerator, devices=1).strategy.root_device)
-    print(f"Drawing from {checkpoint}")
+    print(f"Drawing from {checkpoint}", flush=True)
     inputs = figure_inputs(checkpoint, vae, data, split, runs, DATASETS, **options)
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     for name, kind, content in draw(figures or FIGURES, inputs, DataError, file_format=format, dpi=dpi):
@@ -48,7 +48,7 @@ def visualize(
         path = Path(output_dir) / f"{stem}.{kind}"
         replaced = "  (replaced; --output_dir keeps another run's figures apart)" if path.exists() else ""
         write_atomically(path, content)
-        print(f"{path}{replaced}")
+        print(f"{path}{replaced}", flush=True)
 
 
 if __name__ == "__main__":

@@ -183,14 +183,17 @@ UNITS = {
 def summarize(found: Mapping[str, float], measure: str) -> tuple[dict, list[tuple[str, str, str]]]:
     """What a test has found, as it is written, and as rows of a table: name, value, unit.
 
+    What is not finite, as the standard error of a single image, is None, and has no row.
+
     Args:
         found: the logged values, "test/NAME".
         measure: what the likelihood's log-density is, its `log_prob_kind`.
     """
-    values: dict[str, Any] = {name.removeprefix("test/"): value for name, value in found.items()}
+    values: dict[str, Any] = {
+        name.removeprefix("test/"): value if isfinite(value) else None for name, value in found.items()
+    }
     bounds = {name.removeprefix("bound_"): values.pop(name) for name in [*values] if name.startswith("bound_")}
     kl = [values.pop(name) for name in [*values] if name.startswith("kl_")]
-    values = {name: value if isfinite(value) else None for name, value in values.items()}  # no error of a single one
     values.setdefault("bits_per_dim", None)
     metrics = {"measure": measure, "num_samples": int([*bounds][-1]), **values, "bounds": bounds}
     metrics |= {"kl_per_dimension": kl} | {name: int(values[name]) for name in ("active_units", "num_images")}
@@ -200,6 +203,9 @@ def summarize(found: Mapping[str, float], measure: str) -> tuple[dict, list[tupl
             text = f"{value:.4f}" if isinstance(value, float) else str(value)
             rows.append((name, text, UNITS.get(name, "nats per image")))
     if len(bounds) > 1:
-        rows += [(f"bound with {k}", f"{value:.4f}", "nats per image") for k, value in bounds.items()]
-    rows.append(("kl_per_dimension", " ".join(f"{value:.2f}" for value in sorted(kl, reverse=True)), "nats, sorted"))
+        rows += [
+            (f"bound with {k}", f"{value:.4f}", "nats per image") for k, value in bounds.items() if value is not None
+        ]
+    finite = sorted((value for value in kl if value is not None), reverse=True)
+    rows.append(("kl_per_dimension", " ".join(f"{value:.2f}" for value in finite), "nats, sorted"))
     return metrics, rows

@@ -1,5 +1,7 @@
 """How much of the labels is in the codes: the accuracy of simple classifiers of posterior means."""
 
+from math import nan
+
 from torch import Tensor
 
 MAX_IMAGES = 10_000  # of the training images
@@ -7,6 +9,8 @@ MAX_IMAGES = 10_000  # of the training images
 
 def probe_codes(train: Tensor, train_labels: Tensor, tested: Tensor, labels: Tensor) -> dict[str, float]:
     """The share of the tested codes whose label a classifier finds that was fitted to the training codes.
+
+    No number where a code is none.
 
     `probe_linear` is a multinomial logistic regression on standardised codes, with scikit-learn's L2 penalty of 1;
     `probe_nearest_neighbour` takes the label of the nearest training code.
@@ -26,6 +30,8 @@ def probe_codes(train: Tensor, train_labels: Tensor, tested: Tensor, labels: Ten
         "probe_linear": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000)),
         "probe_nearest_neighbour": KNeighborsClassifier(n_neighbors=1),
     }
+    if not (train.isfinite().all() and tested.isfinite().all()):
+        return dict.fromkeys(classifiers, nan)
     return {
         name: float(classifier.fit(train, train_labels).score(tested, labels))
         for name, classifier in classifiers.items()

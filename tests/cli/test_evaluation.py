@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from inspect import signature
 from pathlib import Path
 
@@ -307,3 +308,36 @@ def test_a_folder_with_names_that_are_no_utf8_which_changes_after_training(scrip
     resumed = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", "2")
     assert resumed.status == 1
     assert resumed.err.endswith("Resume it with the data it began with, or begin a new run.\n")
+
+
+def test_a_run_that_is_read_only_is_tested(script, run_folder, monkeypatch):
+    def read_only(path, content):
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr("vae.runs.results.write_atomically", read_only)
+    before = sorted(run_folder.iterdir())
+    outcome = script("test.py")
+    path = "lightning_logs/version_0/test_metrics.json"
+    assert (outcome.status, "log_marginal" in outcome.out) == (0, True)
+    assert outcome.err == f"warning: {path} could not be written: Read-only file system. The table is all.\n"
+    assert sorted(run_folder.iterdir()) == before
+
+
+def test_a_metric_that_is_not_finite_is_null(script, run_folder):
+    path = run_folder / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    for weights in checkpoint["state_dict"].values():
+        weights.fill_(torch.nan)
+    torch.save(checkpoint, path)
+    outcome = script("test.py", "--probe", "--num_samples", "1,10")
+    assert outcome.status == 0, outcome.err
+    assert "warning: not finite, and so null in the file: bound_1, bound_10," in outcome.err
+    metrics = json.loads((run_folder / "test_metrics.json").read_text(), parse_constant=pytest.fail)
+    assert (metrics["elbo"], metrics["bounds"], metrics["probe_linear"]) == (None, {"1": None, "10": None}, None)
+    assert (metrics["kl_per_dimension"], metrics["num_images"]) == ([None, None], 300)
+
+
+def test_a_long_test_that_is_piped_says_how_far_it_is(script, run_folder, monkeypatch):
+    monkeypatch.setattr(sys.modules["vae.callbacks.progress"], "SECONDS_BETWEEN_LINES", 0)
+    outcome = script("test.py")
+    assert outcome.err.splitlines() == [f"Tested {place} of 3 batches" for place in (1, 2, 3)]

@@ -15,10 +15,16 @@ from vae.cli import TrainCLI
 
 
 def test_each_run_takes_a_folder_of_its_own():
-    with pytest.raises(runs.RunError, match="A run's name is that of a folder in lightning_logs, not a path; got a/b"):
-        runs.new_run("a/b")
+    for name in ("", ".", "..", "last", "a/b", "a\\b", "-a", " a", "a\nb", "a\x1b[2J", "\udcff", "a" * 256, "é" * 128):
+        with pytest.raises(
+            runs.RunError, match="A run's name is that of a folder in lightning_logs, not a path; got '"
+        ):
+            runs.new_run(name)
     assert [runs.new_run().name for _ in range(3)] == ["version_0", "version_1", "version_2"]
     assert runs.new_run("mine").name == "mine"
+    with pytest.raises(runs.RunError, match=r"lightning_logs/mine exists already\.\nChoose another --run_name$"):
+        runs.new_run("mine")  # there is nothing to resume
+    checkpoint(runs.ROOT / "mine" / "checkpoints" / "last.ckpt", 1)
     with pytest.raises(
         runs.RunError, match=r"(?s)lightning_logs/mine exists already.*--run_name mine --ckpt_path last"
     ):
@@ -57,7 +63,9 @@ def test_a_checkpoint_is_found_by_path_folder_name_or_last(tmp_path):
         (
             "nowhere",
             None,
-        ): "There is no checkpoint nowhere: name one that exists, a run's folder, a run's name, or last",
+        ): "There is no checkpoint 'nowhere': name one that exists, a run's folder, a run's name, or last",
+        ("", None): "There is no checkpoint ''",
+        (None, ""): "A run's name is that of a folder",
         ("empty", None): r"There is no checkpoint in lightning_logs/empty: name a checkpoint",
         (None, "empty"): r"There is no checkpoint in lightning_logs/empty\.",
         ("old", "a[1]"): r"lightning_logs/old/checkpoints/best.ckpt is not of the run a\[1\]: leave out",

@@ -9,6 +9,8 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar, Timer, TQDMProgressBar
 
+SECONDS_BETWEEN_LINES = 10
+
 
 class TrainingProgress(ProgressBar):
     """How far a training is, and how long it still takes at its speed since it was started or resumed."""
@@ -62,7 +64,7 @@ class TerminalProgress(TrainingProgress, TQDMProgressBar):
 
 
 class LogProgress(TrainingProgress):
-    """One line an epoch, for output that is no terminal; nothing for a test."""
+    """For output that is no terminal: one line an epoch; of a long test one now and then, apart from its table."""
 
     is_enabled = True
 
@@ -86,6 +88,16 @@ class LogProgress(TrainingProgress):
         shown += filter(None, [self.time_left(trainer, lit)])
         if self.is_enabled:  # the Trainer disables it on all processes but the first
             print(f"{self.describe_epoch(trainer)}: {', '.join(shown)}", flush=True)
+
+    def on_test_start(self, trainer: Trainer, lit: LightningModule) -> None:
+        self.start = time.perf_counter()
+
+    def on_test_batch_end(
+        self, trainer: Trainer, lit: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.is_enabled and time.perf_counter() - self.start >= SECONDS_BETWEEN_LINES:
+            self.start = time.perf_counter()
+            print(f"Tested {batch_idx + 1} of {trainer.num_test_batches[0]} batches", file=sys.stderr, flush=True)
 
 
 def progress(refresh_rate: int = 1) -> ProgressBar:

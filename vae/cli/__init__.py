@@ -10,6 +10,7 @@ from vae.cli.evaluation import (
     print_metrics,
     probe_model,
     run_command,
+    save_metrics,
 )
 from vae.cli.own_parts import import_parts
 from vae.cli.train import TrainCLI
@@ -25,5 +26,6 @@ __all__ = [
     "print_metrics",
     "probe_model",
     "run_command",
+    "save_metrics",
     "user_facing_errors",
 ]

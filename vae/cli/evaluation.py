@@ -1,12 +1,13 @@
 """`test.py` and `visualizations.py`: command lines from a function's signature, their Trainer, tables and figures."""
 
+import errno
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from inspect import Parameter, signature
 from itertools import pairwise
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,8 +26,10 @@ from vae.figures import CAN_SHOW_SAMPLES, NotApplicable, encode_images, render
 from vae.lit_vae import LitVAE
 from vae.metrics import summarize
 from vae.probe import MAX_IMAGES, probe_codes
-from vae.runs import MAX_VALUES, RunError, check_file_name
+from vae.runs import MAX_VALUES, RunError, check_file_name, metrics_path, save_test_metrics
 
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+MAY_BE_UNDEFINED = {"log_marginal_stderr", "psnr"}  # of a single image; where all are reconstructed exactly
 DECODED_AT_ONCE = 500  # samples of the prior: a categorical p(x|z) takes half a megabyte an image
 Resolution = restricted_number_type("Resolution", int, [(">=", 10), ("<=", 1_000)], docstring="10 to 1,000")
 
@@ -118,7 +121,22 @@ def print_metrics(found: Mapping[str, float], lit: LitVAE, data: Any, split: str
     for row in rows:
         table.add_row(*row)
     Console().print(table)
+    undefined = {name.removeprefix("test/") for name, value in found.items() if not isfinite(value)}
+    if undefined - MAY_BE_UNDEFINED:
+        names = ", ".join(sorted(undefined))
+        print(f"warning: not finite, and so null in the file: {names}.", file=sys.stderr)
     return {"split": split, **metrics}
+
+
+def save_metrics(checkpoint: Path, metrics: Mapping[str, Any]) -> None:
+    """Write what a test has found into the run's folder, and say so; one that is read-only is tested all the same."""
+    try:
+        print(f"Written to {save_test_metrics(checkpoint, metrics)}")
+    except OSError as error:
+        if error.errno not in READ_ONLY:
+            raise
+        path = metrics_path(checkpoint, metrics["split"])
+        print(f"warning: {path} could not be written: {error.strerror}. The table is all.", file=sys.stderr)
 
 
 def draw(

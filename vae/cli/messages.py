@@ -4,7 +4,9 @@ All that is known here of jsonargparse's own wording are the patterns below.
 """
 
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
+from inspect import signature
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -17,6 +19,7 @@ VALUE = re.compile(rf'Parser key "(.+?)":(?:{NUMBER}|.*(?:Given|Got) value: (.+?
 CONSTRUCTION = re.compile(r"Does not validate against any.*?Errors:\n +- (.+?)\n +- ", re.DOTALL)
 KEY = re.compile(r'Parser key "(.+?)":\s*')
 
+SUBCOMMANDS = ("fit", "validate", "test", "predict")  # of other LightningCLIs
 OWN = "; one of your own needs --import MODULE"
 ONE_SEED = "{option}: the seed of model and data is one, --seed_everything"
 NUMBERS = {int: "a whole number", float: "a number"}
@@ -54,7 +57,7 @@ def explain_value(message: str, parser: ArgumentParser, prefix: str) -> str | No
         return None
     key, value = found[1], found[2] or found[3]
     if key == "data":
-        return f"unknown data set {value!r}: choose one of {', '.join(parser.datasets)}{OWN}"
+        return unknown_dataset(value, parser.datasets)
     own = OWN if key in ("model.likelihood", "model.network") else ""
     for action in parser._actions:
         if action.dest == key:
@@ -85,14 +88,18 @@ def describe_type(kind: Any) -> str:
 def unknown_option(option: str, parser: ArgumentParser) -> str:
     """Names the nearest options of all, and the group's."""
     option = option.partition("=")[0]
+    if option in SUBCOMMANDS:
+        return f"unexpected {option}: there are no sub-commands; train.py trains, test.py tests"
     if not option.startswith("-"):
         return f"unexpected {option}: name a checkpoint or a run with --ckpt_path {option}"
     if option == "--model.seed":
         return ONE_SEED.format(option=option)
     known = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
     known = [name for name in known if not name.startswith("--print") and not name.endswith(("+", ".help"))]
-    tails = {name.rpartition(".")[2].removeprefix("--"): name for name in known}
-    near = get_close_matches(option.rpartition(".")[2].removeprefix("--"), tails, n=3)
+    of_data = [f"--data.{name}" for kind in parser.datasets.values() for name in option_names(options_of(kind))]
+    tails = {name.rpartition(".")[2].removeprefix("--"): name for name in [*of_data, *known]}
+    word = option.rpartition(".")[2].removeprefix("--")
+    near = get_close_matches(word, tails, n=3) or [tail for tail in tails if word in tail]
     siblings = [name for name in known if name.rpartition(".")[0] == option.rpartition(".")[0]]
     lines = [f"unknown option {option}"]
     if near:
@@ -106,8 +113,23 @@ def unknown_data_option(option: str, dataset: str, options: ArgumentParser) -> s
     """Names the options of the data set."""
     if option == "--data.seed":
         return ONE_SEED.format(option=option)
-    names = ", ".join(f"--data.{action.dest}" for action in options._actions if action.dest not in ("help", "seed"))
+    names = ", ".join(f"--data.{name}" for name in option_names(options))
     return f"unknown option {option}. --data {dataset} has: {names}"
+
+
+def unknown_dataset(name: str, datasets: Mapping[str, type]) -> str:
+    """Names the data sets, or the one that has a set of that name as its option `dataset`."""
+    for kind, dataset in datasets.items():
+        if "dataset" in (parameters := signature(dataset).parameters):
+            for choice in get_args(parameters["dataset"].annotation):
+                if choice.lower() == name.lower():
+                    return f"unknown data set {name!r}: it is --data {kind} --data.dataset {choice}"
+    return f"unknown data set {name!r}: choose one of {', '.join(datasets)}{OWN}"
+
+
+def option_names(options: ArgumentParser) -> list[str]:
+    """The options of a data module that can be set, in their order."""
+    return [action.dest for action in options._actions if action.dest not in ("help", "seed")]
 
 
 def options_of(dataset: type) -> ArgumentParser:

@@ -4,14 +4,45 @@ import re
 import shlex
 import sys
 from argparse import SUPPRESS, Action, _HelpAction
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import DefaultHelpFormatter, Namespace
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser
 
 from vae.cli.messages import explain
+
+
+class ConfigLoader(yaml.SafeLoader):
+    """Reads YAML in which no key is there twice, and the options of a class are a mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: set[str] = set()
+        for key, value in node.value:
+            line = f"line {key.start_mark.line + 1}"
+            if key.value in seen:
+                raise ValueError(f"{line}: {key.value} is there twice")
+            if key.value == "init_args" and not isinstance(value, yaml.MappingNode):
+                raise ValueError(f"{line}: init_args: expected options with values, as in batch_size: 100")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def check_config(settings: Any) -> None:
+    """See that a configuration file has options, and none that only the command line may have.
+
+    Raises:
+        ValueError: it is empty, or names code or further files.
+    """
+    if settings is None:
+        raise ValueError("the file is empty; expected options, as in model: {latent_dim: 2}")
+    for name in ("import", "config"):
+        if isinstance(settings, dict) and name in settings:
+            raise ValueError(f"{name}: only the command line can have it, --{name}")
 
 
 class HelpFormatter(DefaultHelpFormatter):
@@ -25,10 +56,11 @@ class HelpFormatter(DefaultHelpFormatter):
         return "VALUE"
 
     def _get_help_string(self, action: Action) -> str:
-        if action.default in (None, SUPPRESS) or action.nargs == 0:
-            return action.help or ""
+        text = action.help or ""
+        if action.default in (None, SUPPRESS) or action.nargs == 0 or "(default: " in text:  # expanded before
+            return text
         default = [*action.default] if isinstance(action.default, tuple) else action.default
-        return f"{action.help} (default: {str(default).lower() if isinstance(default, bool) else default})"
+        return f"{text} (default: {str(default).lower() if isinstance(default, bool) else default})"
 
 
 class CommandLineParser(LightningArgumentParser):
@@ -43,23 +75,30 @@ class CommandLineParser(LightningArgumentParser):
         super().__init__(*args, allow_abbrev=False, usage=usage, formatter_class=HelpFormatter, **kwargs)
         self.file: str | None = None  # the configuration file that is read
 
-    def parse_args(self, args: Any = None, *others: Any, **options: Any) -> Namespace:
-        for argument in sys.argv[1:] if args is None else args:
-            if re.search(
-                r"[\ud800-\udfff]", str(argument)
-            ):  # YAML, in which values are read and kept, has no such text
-                self.error(f"{str(argument)!a} is no UTF-8: rename that file or folder, or name a link to it")
-        return super().parse_args(args, *others, **options)
+    def parse_args(self, args: Sequence[str] | None = None, *others: Any, **kwargs: Any) -> Namespace:
+        args = sys.argv[1:] if args is None else args
+        for option, value in pairwise(("", *args)):
+            if re.search(r"[\ud800-\udfff]", value):  # YAML, in which values are read and kept, has no such text
+                self.error(f"{value!a} is no UTF-8: rename that file or folder, or name a link to it")
+            if not value or (value.startswith("--") and value.endswith("=")):
+                self.error(f"{option if not value else value[:-1]}: expected a value, got none: is a variable empty?")
+        return super().parse_args(args, *others, **kwargs)
 
     def parse_path(self, path: Any, **kwargs) -> Namespace:
         self.file = str(path)
         try:
+            check_config(yaml.load(Path(path).read_text(), ConfigLoader))
             config = super().parse_path(path, **kwargs)
             self.validate(config, skip_required=True)
             for link in self._links_group._group_actions:
                 if link.dest in config:
                     link()  # raises TypeError: its value comes from another option
-        except (KeyError, TypeError, ValueError) as error:  # unknown options, wrong values, a file that is no text
+        except (
+            yaml.YAMLError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ) as error:  # also unknown options, wrong values, no text
             self.error(str(error))
         self.file = None
         return config

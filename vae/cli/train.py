@@ -32,7 +32,7 @@ from vae.callbacks import (
     progress,
 )
 from vae.cli.errors import describe_os_error
-from vae.cli.messages import OWN
+from vae.cli.messages import unknown_dataset
 from vae.cli.own_parts import ImportOption
 from vae.cli.parser import CommandLineParser, TrainerHelp
 from vae.lit_vae import LitVAE
@@ -145,7 +145,9 @@ class TrainCLI(LightningCLI):
         """Parse; to resume a run, once more with its own config.yaml as the base."""
         self.parse(parser, args)
         self.run_name = self.config.run_name
-        if self.config.ckpt_path:
+        if self.run_name is not None:
+            runs.run_folder(self.run_name)
+        if self.config.ckpt_path is not None:
             named = self.config.ckpt_path, self.run_name
             self.ckpt_path, self.checkpoint = runs.checkpoint_to_resume(*named, self.datasets)
             if self.config.init_from and not self.trusts_settings(runs.run_of(self.ckpt_path)):
@@ -181,7 +183,7 @@ class TrainCLI(LightningCLI):
         self.config = parse(args, namespace=base)
         name = self.config.data.class_path.rpartition(".")[2]
         if name not in self.datasets:
-            parser.error(f"unknown data set {name!r}: choose one of {', '.join(self.datasets)}{OWN}")
+            parser.error(unknown_dataset(name, self.datasets))
         for group in ("model", "trainer"):
             if not isinstance(self.config[group], Namespace):
                 parser.error(f"--{group}: expected options with values, got {self.config[group]}")
@@ -252,7 +254,7 @@ class TrainCLI(LightningCLI):
             runs.check_resumable(self.checkpoint, self.ckpt_path, lit, fresh, options)
             self.epochs_before = self.checkpoint["epoch"] + 1
             del self.checkpoint  # the Trainer reads it again
-        elif self.config.init_from:
+        elif self.config.init_from is not None:
             runs.init_weights(self.model, runs.find_checkpoint(self.config.init_from))
         # Lightning sets it when it is imported. With it torch's optimisers look for a driver at each step: 0.3 ms.
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)

@@ -27,7 +27,7 @@ from vae.runs.logs import (
     scalar_tag,
     truncate_event_files,
 )
-from vae.runs.results import MAX_VALUES, check_file_name, figure_inputs, save_codes, save_test_metrics
+from vae.runs.results import MAX_VALUES, check_file_name, figure_inputs, metrics_path, save_codes, save_test_metrics
 from vae.runs.resuming import check_hyperparameters, check_resumable, checkpoint_to_resume, how_to_resume
 from vae.runs.settings import check_settings, read_settings
 
@@ -55,6 +55,7 @@ __all__ = [
     "last_checkpoint",
     "load_run",
     "lock_run",
+    "metrics_path",
     "new_run",
     "newest_run",
     "read_best_score",

@@ -50,7 +50,7 @@ def new_run(name: str | None = None) -> Path:
         RunError: a run of that name exists, or it is no name.
         OSError: the folder cannot be made.
     """
-    for candidate in [run_folder(name)] if name else (ROOT / f"version_{n}" for n in count()):
+    for candidate in [run_folder(name)] if name is not None else (ROOT / f"version_{n}" for n in count()):
         ROOT.mkdir(parents=True, exist_ok=True)
         try:
             candidate.mkdir()
@@ -98,8 +98,13 @@ def run_folder(name: str) -> Path:
     Raises:
         RunError: it is no name of a folder.
     """
-    if Path(name).name != name:
-        raise RunError(f"A run's name is that of a folder in {ROOT}, not a path; got {name}")
+    is_folder_name = name.isprintable() and name == name.strip() and not {"/", "\\"} & {*name}
+    if name in ("", ".", "..", "last") or name.startswith("-") or not is_folder_name or len(os.fsencode(name)) > 255:
+        shown = repr(name if len(name) < 80 else f"{name[:80]}...")
+        raise RunError(
+            f"A run's name is that of a folder in {ROOT}, not a path; got {shown}.\n"
+            "Expected at most 255 bytes of printable characters, which do not begin with -, and not last."
+        )
     return ROOT / name
 
 
@@ -135,7 +140,7 @@ def newest_run(name: str | None = None, file: str = "*.ckpt") -> Path:
     Raises:
         RunError: there is none with a checkpoint.
     """
-    runs = [run_folder(name)] if name else [*ROOT.iterdir()] if ROOT.is_dir() else []
+    runs = [run_folder(name)] if name is not None else [*ROOT.iterdir()] if ROOT.is_dir() else []
     found = [path for run in runs for path in run.glob(f"checkpoints/{file}")]
     if not found:
         raise RunError(
@@ -163,10 +168,10 @@ def find_checkpoint(ckpt_path: str | None = None, run_name: str | None = None, r
     if ckpt_path is None or ckpt_path == "last":
         place = newest_run(run_name, "last.ckpt" if last else "*.ckpt")
     else:
-        place = next((path for path in (Path(ckpt_path), ROOT / ckpt_path) if path.exists()), None)
+        place = next((path for path in (Path(ckpt_path), ROOT / ckpt_path) if ckpt_path and path.exists()), None)
     if place is None:
         raise RunError(
-            f"There is no checkpoint {ckpt_path}: name one that exists, a run's folder, a run's name, or last.\n"
+            f"There is no checkpoint {ckpt_path!r}: name one that exists, a run's folder, a run's name, or last.\n"
             "To train a model: python3 train.py"
         )
     found = [place] if place.is_file() else checkpoints_of(place)
@@ -174,7 +179,7 @@ def find_checkpoint(ckpt_path: str | None = None, run_name: str | None = None, r
         found = [path for path in found if path.name == "last.ckpt"]
     if not found:
         raise RunError(f"There is no {'last.ckpt' if last else 'checkpoint'} in {place}: name a checkpoint.")
-    if run_name and run_of(found[0]).name != run_name:
+    if run_name is not None and run_of(found[0]).name != run_name:
         raise RunError(f"{found[0]} is not of the run {run_name}: leave out --run_name or --ckpt_path.")
     if place.is_dir() and not last and found[0].name != "best.ckpt":
         warnings.warn(f"{place} has no best.ckpt; {found[0].name} is used.", OtherCheckpoint, stacklevel=2)

@@ -126,12 +126,13 @@ def save_test_metrics(ckpt_path: Path, metrics: Mapping[str, Any]) -> Path:
     from torch.utils.tensorboard import SummaryWriter  # a second to import
 
     run, path = run_of(ckpt_path), metrics_path(ckpt_path, metrics["split"])
+    write_atomically(path, json.dumps({"checkpoint": str(ckpt_path), **metrics}, indent=2, allow_nan=False).encode())
     step = read_checkpoint(ckpt_path).get("global_step")
     if step is not None and path.name == "test_metrics.json" and [*run.glob("events.out.tfevents.*")]:
         with SummaryWriter(run) as writer:  # a file of its own in the run's folder: TensorBoard shows one run
             for name in ("elbo", "log_marginal"):
-                writer.add_scalar(scalar_tag(f"test_{name}"), metrics[name], step)
-    write_atomically(path, json.dumps({"checkpoint": str(ckpt_path), **metrics}, indent=2).encode())
+                if metrics[name] is not None:
+                    writer.add_scalar(scalar_tag(f"test_{name}"), metrics[name], step)
     return path
 
 
@@ -141,10 +142,11 @@ def check_file_name(path: Path) -> None:
     Raises:
         RunError: it does not end in .npz, its folder does not exist or is read-only, or it is no file.
     """
+    folder = (path.resolve() if path.is_symlink() else path).parent
     if path.suffix != ".npz":
         raise RunError(f"{path}: expected a file name that ends in .npz, such as codes.npz")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise RunError(f"{path}: {path.parent} is no folder that can be written to. Make it, or name another one.")
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise RunError(f"{path}: {folder} is no folder that can be written to. Make it, or name another one.")
     if path.exists() and not path.is_file():
         raise RunError(f"{path} exists and is no file: name another one")
 

@@ -6,7 +6,7 @@ import yaml
 from helpers import DIGITS
 from processes import PROJECT
 
-from datamodules import DATASETS, DataError, ImageDataModule
+from datamodules import DATASETS, DataError, Digits, ImageDataModule
 from vae.cli import TrainCLI
 
 
@@ -66,6 +66,19 @@ def test_help_is_short_and_lists_choices(script):
     for text in ("(type:", "Union[", "null", "<function", "<class", "Linked arguments"):
         assert text not in shown
     assert shown.index("--model.latent_dim") < shown.index("--data.help")
+
+
+class Undocumented(Digits):
+    """Digits whose option has no entry in a docstring."""
+
+    def __init__(self, size: int = 3, **kwargs):
+        super().__init__(**kwargs)
+
+
+def test_a_default_is_shown_once(script, monkeypatch):
+    monkeypatch.setitem(DATASETS, "Undocumented", Undocumented)
+    shown = script("train.py", "--data.help", "Undocumented").out
+    assert (shown.count("--data.size"), shown.count("(default: 3)"), "None" in shown) == (1, 1, False)
 
 
 def test_the_trainer_has_a_help_of_its_own(script):

@@ -77,7 +77,7 @@ class CommandLineParser(LightningArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, *others: Any, **kwargs: Any) -> Namespace:
         args = sys.argv[1:] if args is None else args
-        for option, value in pairwise(("", *args)):
+        for option, value in pairwise(("", *map(str, args))):
             if re.search(r"[\ud800-\udfff]", value):  # YAML, in which values are read and kept, has no such text
                 self.error(f"{value!a} is no UTF-8: rename that file or folder, or name a link to it")
             if not value or (value.startswith("--") and value.endswith("=")):

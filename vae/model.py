@@ -70,8 +70,9 @@ class VAE(nn.Module):
         scale: the standard deviation of a pixel in gaussian_fixed.
         learn_scale: whether gaussian_fixed learns that scale.
         palette: the colours that categorical chooses among, 8-bit values; the data module gives them.
-        init_std: draw all weights and biases from N(0, init_std^2), as the paper does with a small one, in place of
-            torch's own initialisation.
+        init_std: draw all weights and biases from N(0, init_std^2), in place of torch's own initialisation. The paper
+            (Section 5) draws from N(0, 0.01): 0.1 if that is a variance, as in the N(mu, sigma^2) of its other
+            sections, 0.01 if it is a standard deviation. It does not say which.
 
     In place of a name, `likelihood` may be a class, and `network` two classes or modules: an encoder and a decoder.
 

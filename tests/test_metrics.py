@@ -40,7 +40,7 @@ def test_errors_of_the_importance_estimate():
         {
             "log_marginal": -6.0,
             "log_marginal_stderr": 2,
-            "log_marginal_mc_error": 0.25,
+            "log_marginal_error": np.hypot(0.25, (0.09 + 0.16) / 4),
             "effective_sample_size": 20,
             "effective_sample_size_5_percent": 11,
             "bits_per_dim": 6 / np.log(2) / 4,
@@ -51,9 +51,12 @@ def test_errors_of_the_importance_estimate():
 
 def test_the_summary_says_how_many_samples_count():
     found = {"test/bound_100": -5.0, "test/effective_sample_size": 20.0, "test/effective_sample_size_5_percent": 3.0}
+    found["test/log_marginal_error"] = float("nan")
     metrics, rows = summarize(found | {"test/active_units": 2.0, "test/num_images": 9.0}, "cross-entropy")
     assert (metrics["effective_sample_size"], metrics["effective_sample_size_5_percent"]) == (20, 3)
     assert metrics["bits_per_dim"] is None
+    assert metrics["log_marginal_error"] is None
+    assert ("log_marginal_error", "unknown", "log_marginal is a lower bound") in rows
     assert ("effective_sample_size", "20.0000", "samples") in rows
     assert ("effective_sample_size_5_percent", "3.0000", "samples") in rows
 

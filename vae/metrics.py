@@ -5,7 +5,7 @@ precision, and standard errors and variances over the data come from the same ro
 """
 
 from collections.abc import Mapping, Sequence
-from math import inf, isfinite, log, log10, prod, sqrt
+from math import hypot, inf, isfinite, log, log10, nan, prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -67,11 +67,24 @@ class PerImageMean(PerImageValues):
         return {name: column.mean().item() for name, column in self.columns().items()}
 
 
+def estimation_error(mc_error: Tensor) -> float:
+    """The error of the mean of `log_marginal` over images, from the `mc_error` of each, [N]: nats.
+
+    The root of its mean square by the delta method: sampling errors are independent, the biases, -mc_error^2 / 2, add.
+    NaN, unknown, if the weights of one image stand on too few samples: then both say too little. A posterior far too
+    narrow can hide even that, with tails that no sample has reached.
+    """
+    variance = mc_error.square()
+    if not (variance <= 1 / MIN_EFFECTIVE_SAMPLES).all():  # also of NaN
+        return nan
+    return hypot(variance.sum().sqrt().item() / len(variance), variance.mean().item() / 2)
+
+
 class ImportanceEstimateMetrics(PerImageMean):
     """The means, and how far to trust that of `log_marginal`.
 
-    `log_marginal_stderr` is the standard error of the mean over images; `log_marginal_mc_error` that of the same
-    mean for these very images, from the finite number of importance samples (`mc_error` of each image).
+    `log_marginal_stderr` is the standard error of the mean over images; `log_marginal_error` that of the same mean for
+    these images, from the finite number of importance samples: see `estimation_error`.
     `effective_sample_size_5_percent` is the quantile over images.
     """
 
@@ -83,7 +96,7 @@ class ImportanceEstimateMetrics(PerImageMean):
         sizes = columns["effective_sample_size"]
         return means | {
             "log_marginal_stderr": columns["log_marginal"].std().item() / sqrt(n),
-            "log_marginal_mc_error": mc_error.square().sum().sqrt().item() / n,
+            "log_marginal_error": estimation_error(mc_error),
             "effective_sample_size_5_percent": np.quantile(sizes.numpy(), 0.05).item(),  # torch's takes 2^24 at most
             "num_images": n,
         }
@@ -202,6 +215,8 @@ def summarize(found: Mapping[str, float], measure: str) -> tuple[dict, list[tupl
         if isinstance(value, float | int):
             text = f"{value:.4f}" if isinstance(value, float) else str(value)
             rows.append((name, text, UNITS.get(name, "nats per image")))
+        elif name == "log_marginal_error":
+            rows.append((name, "unknown", "log_marginal is a lower bound"))
     if len(bounds) > 1:
         rows += [
             (f"bound with {k}", f"{value:.4f}", "nats per image") for k, value in bounds.items() if value is not None

@@ -42,9 +42,9 @@ class ImportanceEstimate(NamedTuple):
 
     bounds: [M, B], the importance-weighted bound for each number of samples that was asked for.
     log_marginal: [B], the last of them.
-    mc_error: [B], its standard error from sampling.
+    mc_error: [B], its standard error from sampling. On average it is also too low, by mc_error^2 / 2 to first order.
     effective_sample_size: [B], (sum w)^2 / sum w^2, from 1 to K. If few samples carry all of the weight, log_marginal
-        is too low and mc_error does not show it.
+        is a lower bound, and neither error is known.
     """
 
     bounds: Tensor
@@ -274,8 +274,7 @@ class VAE(nn.Module):
             log_w = log_w.double()
         bounds = torch.stack([log_w[:count].logsumexp(0) - log(count) for count in (*counts[:-1], k)])
         effective_sample_size = 1 / log_w.softmax(0).square().sum(0)
-        relative_variance = (1 / effective_sample_size - 1 / k) * (k / (k - 1) if k > 1 else torch.nan)
-        mc_error = relative_variance.clamp(min=0).sqrt()  # of one sample unknown
+        mc_error = relative_variance(effective_sample_size, k).clamp(min=0).sqrt()
         return ImportanceEstimate(*(value.to(dtype) for value in (bounds, bounds[-1], mc_error, effective_sample_size)))
 
     def log_marginal(self, x: Tensor, num_samples: int = 100, eps: Tensor | Iterable[Tensor] | None = None) -> Tensor:
@@ -352,6 +351,13 @@ def reparameterize(q_z: Independent, eps: Tensor) -> Tensor:
 def split_batches(inputs: Tensor, image_shape: Sequence[int]) -> tuple[Tensor, ...]:
     """Images of that shape, or codes of them, [N, ...], in batches of 1,000 or of MAX_BATCH pixel values."""
     return inputs.split(max(1, min(1_000, MAX_BATCH // prod(image_shape))))
+
+
+def relative_variance(effective_sample_size: Tensor, num_samples: int) -> Tensor:
+    """Var(m) / E[m]^2 of the mean m of that many weights, estimated from them; of one weight unknown, NaN."""
+    if num_samples == 1:
+        return effective_sample_size * torch.nan
+    return (1 / effective_sample_size - 1 / num_samples) * num_samples / (num_samples - 1)
 
 
 def sizes_of(name: str, value: int | Sequence[int]) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ def test_a_learning_curve_has_training_and_validation_by_epoch():
 
 
 def test_learning_curves_run_over_the_images_seen():
-    other = {"train/importance_bound": {1: -170.0}, "images_seen": {1: 50.0}}
+    other = {"train/importance_bound": {1: -170.0, 2: -165.0}, "images_seen": {1: 50.0}}
     (axes,) = FIGURES["learning_curves"]({"digits": {"one": HISTORY, "other": other, "empty": {}}}).axes
     lines = [line.get_xydata().tolist() for line in axes.lines[:3]]
     assert lines == [[[100, -200], [200, -150]], [[100, -190], [200, -160]], [[50, -170]]]

@@ -15,6 +15,7 @@ from pytorch_lightning import LightningDataModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, Timer
 from pytorch_lightning.callbacks import ProgressBar as Progress
 from pytorch_lightning.cli import ArgsType, LightningCLI, SaveConfigCallback
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
 
 from vae import runs
@@ -260,12 +261,8 @@ class TrainCLI(LightningCLI):
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")
-        for logger in self.trainer.loggers[1:]:  # before the run's folder is made
-            try:
-                _ = logger.experiment
-            except Exception as error:  # whatever a server that does not answer makes of its client
-                raise runs.RunError(f"--trainer.logger {type(logger).__name__}: {error}") from error
         try:
+            self.open_loggers()
             self.trainer.fit(self.model, self.datamodule, ckpt_path=self.ckpt_path, weights_only=True)
         except (OSError, torch.OutOfMemoryError) as error:
             trainer = self.trainer  # the first process knows the folder
@@ -285,6 +282,20 @@ class TrainCLI(LightningCLI):
                 self.trainer.logger.discard()
         if not self.trainer.global_step:
             raise runs.RunError("no training step was taken: --trainer.max_time or a callback ended it before")
+
+    def open_loggers(self) -> None:
+        """Open the loggers beside the run's own; those that write into a folder name it like the run by default.
+
+        Raises:
+            RunError: one of them cannot be opened.
+        """
+        for logger in self.trainer.loggers[1:]:
+            if isinstance(logger, CSVLogger | TensorBoardLogger) and logger.name == "lightning_logs":
+                logger._name = self.trainer.logger.version
+            try:
+                _ = logger.experiment
+            except Exception as error:  # whatever a server that does not answer makes of its client
+                raise runs.RunError(f"--trainer.logger {type(logger).__name__}: {error}") from error
 
     def trained(self, seconds: float) -> str:
         """What `fit` has trained, in words; an epoch counts once it is whole."""

@@ -79,8 +79,9 @@ def learning_curves(histories: Mapping[str, Mapping[str, History]]) -> Figure:
         for (name, history), colour in zip(runs.items(), cycle(COLOURS), strict=False):
             for tag, style in (("train/elbo", "-"), ("train/importance_bound", "-"), ("val/elbo", "--")):
                 if tag in history:
-                    seen = [history["images_seen"][epoch] for epoch in history[tag]]
-                    axes.plot(seen, history[tag].values(), style, color=colour, label=name if style == "-" else None)
+                    epochs = [epoch for epoch in history[tag] if epoch in history["images_seen"]]  # the last may be cut
+                    seen, bound = ([history[of][epoch] for epoch in epochs] for of in ("images_seen", tag))
+                    axes.plot(seen, bound, style, color=colour, label=name if style == "-" else None)
         title = f"Learning curves: {measured}"
         axes.set(title=title, xscale="log", xlabel="training images seen", ylabel="bound, nats per image")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))

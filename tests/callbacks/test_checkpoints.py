@@ -45,12 +45,17 @@ def test_best_is_the_highest_bound_and_last_the_last_epoch():
     [
         ["--trainer.val_check_interval", 2],
         ["--trainer.val_check_interval", 5, "--trainer.check_val_every_n_epoch", "null"],
-        ["--trainer.max_time", "00:00:00:00"],  # it validates within the epoch and ends
+        ["--trainer.max_time", "00:01:00:00"],  # when it is over, it validates within the epoch and ends
     ],
 )
 def test_best_holds_the_weights_that_its_score_was_measured_on(script, monkeypatch, options):
     """Also where validation and the end of an epoch fall apart: three blocks of four steps an epoch."""
-    monkeypatch.setattr("pytorch_lightning.callbacks.Timer.on_fit_start", lambda *_: None)  # it would stop there
+
+    def expire(timer, trainer, *_):
+        timer._duration = 0
+        timer._check_time_remaining(trainer)
+
+    monkeypatch.setattr("pytorch_lightning.callbacks.Timer.on_train_batch_end", expire)
     outcome = script("train.py", *DIGITS, "--trainer.max_epochs", 3, "--data.steps_per_block", 4, *options)
     best = runs.best_checkpoint(Path("lightning_logs/version_0"))
     score = torch.load(best, weights_only=True)["callbacks"]["best"]["best_model_score"].item()

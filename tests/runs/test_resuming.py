@@ -150,7 +150,9 @@ def test_a_run_that_max_time_stops_has_whole_epochs_only(script, monkeypatch):
     common = [*DIGITS, "--data.steps_per_block", 5, "--trainer.max_epochs", 3, "--trainer.max_time", "00:01:00:00"]
     expire(5)
     stopped = script("train.py", *common)
-    assert "Stopped   by max_time in epoch 1 after 5 of 12 steps; there is no checkpoint\n" in stopped.out
+    assert (
+        "Stopped   by max_time in epoch 1 after 5 of 12 steps; there is no checkpoint to resume from\n" in stopped.out
+    )
     expire(24)
     stopped = script("train.py", *common, "--run_name", "longer")
     assert "Trained   2 epochs in" in stopped.out
@@ -184,7 +186,9 @@ def test_what_ended_a_run_between_two_epochs_is_named(script):
 
 def test_a_run_that_stops_within_its_first_epoch_has_no_checkpoint(script, run_folder):
     stopped = script("train.py", *DIGITS, "--trainer.max_steps", 5, "--run_name", "short")
-    assert "Stopped   by max_steps in epoch 1 after 5 of 12 steps; there is no checkpoint\n" in stopped.out
+    assert (
+        "Stopped   by max_steps in epoch 1 after 5 of 12 steps; there is no checkpoint to resume from\n" in stopped.out
+    )
     assert "test.py" not in stopped.out  # which would test another run
     assert not [*Path("lightning_logs/short").glob("checkpoints/*")]
 

@@ -348,6 +348,6 @@ class TrainCLI(LightningCLI):
             )
         saved = f"last.ckpt holds {epochs} whole epoch{'s' * (epochs > 1)}"
         if not runs.last_checkpoint(Path(trainer.logger.log_dir)).exists():
-            saved = "there is no checkpoint"
+            saved = "there is no checkpoint to resume from"
         steps = f"{self.model.epoch_steps} of {self.model.steps_per_epoch} steps"
         return f"by {by} in epoch {epochs + 1} after {steps}; {saved}{reason}"

@@ -1,7 +1,6 @@
 """ImageFolder: a folder of the user's own images."""
 
 import hashlib
-import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator
@@ -17,7 +16,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from datamodules.base import SPLITS, ImageDataModule
 from datamodules.blocks import ImageDataset
-from datamodules.errors import DataError, DataWarning
+from datamodules.errors import DataError, DataWarning, as_utf8
 from datamodules.memory import allocate_images
 
 MODES = {1: "L", 3: "RGB"}
@@ -172,8 +171,7 @@ class AmbiguousSplit(Exception):
 
 def printable(name: str) -> str:
     """A file's name as text: bytes that are no UTF-8, and control characters, are escaped."""
-    text = os.fsencode(name).decode(errors="backslashreplace")
-    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), as_utf8(name))
 
 
 def find_files(folder: Path, around: tuple[Path, ...] = ()) -> Iterator[Path]:

@@ -72,6 +72,7 @@ def script(monkeypatch, capsys):
     """Runs a script in this process, which saves the seconds that importing torch takes."""
 
     def run(name: str, *args: str) -> Outcome:
+        capsys.readouterr()  # what a fixture printed
         monkeypatch.setattr(sys, "argv", [name, *map(str, args)])
         monkeypatch.syspath_prepend(PROJECT)
         status = 0

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from torchvision.transforms.functional import pil_to_tensor
 
-from datamodules import DataError, ImageFolder, image_folder, memory
+from datamodules import DataError, DataWarning, ImageFolder, image_folder, memory
 
 
 @pytest.fixture
@@ -242,7 +242,9 @@ def test_names_of_folders_are_texts_and_each_class_has_its_own(tmp_path):
         folder = tmp_path / os.fsdecode(b"\xe9tudes") / os.fsdecode(name)
         folder.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4), (8 * i, 0, 255)).save(folder / os.fsdecode(b"\xe9.png"))
-    data = ready(ImageFolder(data_dir=str(tmp_path / os.fsdecode(b"\xe9tudes"))))
+    (folder / "notes.txt").touch()
+    with pytest.warns(DataWarning, match=r"\\xe9tudes: skipped 1 files"):
+        data = ready(ImageFolder(data_dir=str(tmp_path / os.fsdecode(b"\xe9tudes"))))
     assert data.name == r"\xe9tudes"
     classes = {
         data.classes[label]: shade // 8

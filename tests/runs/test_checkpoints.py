@@ -1,5 +1,6 @@
 """Checkpoints are plain, rebuild model and data, and are refused where they are damaged or foreign."""
 
+import errno
 import re
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def damaged(path, how):
         ("empty", "cannot be read as a checkpoint"),
         ("text", "cannot be read as a checkpoint"),
         ("a function", "cannot be read as a checkpoint"),
-        ("foreign", "is not a checkpoint that this project's train.py wrote"),
+        ("foreign", "does not say which data its model is for"),
         ("a list", "is not a checkpoint that this project's train.py wrote"),
         ("an unknown data set", "(?s)unknown data set 'os': choose one of CryptoPunks, .*--import MODULE"),
         ("other weights", "is not a checkpoint that this project's train.py wrote"),
@@ -115,10 +116,10 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     runs.write_atomically(tmp_path / "new" / "file", b"first")
 
     def full(descriptor):
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left .*/new/file"):
         runs.write_atomically(tmp_path / "new" / "file", b"second")
     assert [path.read_bytes() for path in (tmp_path / "new").iterdir()] == [b"first"]
 

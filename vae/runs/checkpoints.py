@@ -113,7 +113,7 @@ def rebuild(
     if "hyper_parameters" in checkpoint and "datamodule_hyper_parameters" not in checkpoint:
         raise RunError(
             f"{ckpt_path} does not say which data its model is for: its Trainer had no data module of this project.\n"
-            "From Python, vae.LitVAE.load_from_checkpoint reads it."
+            "If it is of a vae.LitVAE, its load_from_checkpoint reads it from Python."
         )
     with as_untrusted(ckpt_path):
         check_contents(checkpoint, datasets)

@@ -15,7 +15,9 @@ except KeyboardInterrupt:  # the imports take seconds
 def test(
     ckpt_path: str | None = None,
     run_name: str | None = None,
+    estimator: Literal["auto", "quadrature", "ais", "importance"] = "auto",
     num_samples: tuple[int, ...] = (100,),
+    num_images: PositiveInt | None = None,
     split: Literal["test", "val"] = "test",
     data_dir: str | None = None,
     accelerator: str = "auto",
@@ -24,11 +26,13 @@ def test(
     probe: bool = False,
     info: bool = False,
 ) -> None:
-    """The bound and an importance-sampled log p(x) of held-out images: a table, and test_metrics.json in the run.
+    """The bound and log p(x) of held-out images: a table, and test_metrics.json in the run.
 
     Args:
         ckpt_path: A checkpoint, the folder or the name of a run, or last; default: best.ckpt of the newest run.
         run_name: The name of a run.
+        estimator: Of log p(x); auto is quadrature, for up to three latent variables, or importance.
+        num_images: Test on so many images of the split, chosen at random, the same ones each time.
         split: The images to test on.
         data_dir: Where the data is now, if it is not where it was.
         accelerator: What to run on: auto, cpu, gpu, ...
@@ -41,18 +45,19 @@ def test(
         return
     lit, data = runs.load_run(checkpoint, DATASETS, data_dir)
     cli.check_request(data, split, save, probe)
-    data.test_split, lit.importance_samples = split, num_samples
+    data.test_split, chosen = split, cli.choose_estimator(lit, data, estimator, num_samples, num_images)
     (found,) = cli.evaluation_trainer(accelerator=accelerator, devices=devices).test(lit, data, verbose=False)
     found |= cli.probe_model(lit, data, split) if probe else {}
-    cli.save_metrics(checkpoint, cli.print_metrics(found, lit, data, split, str(checkpoint)))
+    metrics = cli.print_metrics(found, lit, data, split, str(checkpoint), chosen, num_samples)
+    cli.save_metrics(checkpoint, metrics)
     if save:
-        print(f"Written to {runs.save_codes(Path(save), lit.test_codes, data.labels(split))}")
+        print(f"Written to {runs.save_codes(Path(save), lit.test_columns, data.labels(split))}")
 
 
 if __name__ == "__main__":
     with cli.user_facing_errors(DataError, DataWarning):
         cli.import_parts()
-        samples = "Importance samples; 1,10,100 gives each its bound."
+        samples = "Samples of the estimator importance; 1,10,100 gives each its bound."
         counts = {"type": cli.parse_sample_counts, "default": (100,), "help": samples}
         info = {"action": "store_true", "help": "Only tell what the model is; needs no data."}
         probe = {"action": "store_true", "help": "Also fit classifiers of the labels to the codes."}

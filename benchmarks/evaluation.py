@@ -13,6 +13,7 @@ from pairs import PROJECT, report, seconds
 sys.path.insert(0, str(PROJECT))
 
 from vae import LitVAE  # noqa: E402
+from vae.marginal import importance_sampling  # noqa: E402
 
 PICTURES, SAMPLES, PAIRS = 200, 500, 7
 DIMS = (784, 500, 20)
@@ -63,7 +64,7 @@ def main() -> None:
 
     def ours() -> None:
         for batch, places in zip(x.split(100), index.split(100), strict=True):
-            lit.vae.importance_estimate(batch, SAMPLES, lit.evaluation_noise(places, SAMPLES))
+            importance_sampling(lit.vae, batch, places, SAMPLES)
 
     ours()
     work = PICTURES * SAMPLES * FLOPS_PER_SAMPLE

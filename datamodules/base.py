@@ -70,6 +70,8 @@ class ImageDataModule(LightningDataModule):
         self.splits: dict[str, ImageDataset] = {}
         self.trained_on: dict[str, Any] | None = None  # the record of the model's own split, if it is a trained one
         self.test_split = "test"  # what test_dataloader loads
+        self.test_batch_size: int | None = None  # by default that of training
+        self.num_test_images: int | None = None  # a part of the split, the same each time; by default all
 
     @cached_property
     def name(self) -> str:
@@ -214,7 +216,8 @@ class ImageDataModule(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         self._first(self.test_split, 0)
-        return self._loader(self.splits[self.test_split], self.hparams.batch_size or DEFAULT_BATCH_SIZE)
+        batch_size = self.test_batch_size or self.hparams.batch_size or DEFAULT_BATCH_SIZE
+        return self._loader(self.splits[self.test_split], batch_size, at_most=self.num_test_images)
 
     predict_dataloader = test_dataloader
 
@@ -230,8 +233,9 @@ class ImageDataModule(LightningDataModule):
 
     def _loader(self, dataset: ImageDataset, batch_size: int, **options) -> DataLoader:
         rank, world_size = self._processes()
-        if 0 < len(dataset) < world_size:
-            raise DataError(f"{len(dataset)} images are too few for {world_size} devices: use fewer devices.")
+        num_images = min(len(dataset), options.get("at_most") or len(dataset))
+        if 0 < num_images < world_size:
+            raise DataError(f"{num_images} images are too few for {world_size} devices: use fewer devices.")
         sampler = BlockSampler(
             len(dataset), batch_size, rank=rank, world_size=world_size, device=dataset.images.device, **options
         )

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from datamodules.errors import DataError
-from datamodules.seeds import SHUFFLING, derive_seed
+from datamodules.seeds import PART_OF_SPLIT, SHUFFLING, derive_seed
 
 SPLITS = ("train", "val", "test")
 CHUNK_BYTES = 2**20  # of the images that are converted to wider integers at a time
@@ -112,7 +112,8 @@ class BlockSampler(Sampler[list[Tensor]]):
     """The batches of indices of one process, `steps_per_block` at a time.
 
     With a seed the order is a function of (seed, epoch). The Trainer sets the epoch; outside of it each pass is the
-    next epoch. Without a seed the images come in the order of the split.
+    next epoch. Without a seed the images come in the order of the split; if there are more than `at_most`, some chosen
+    at random, the same each time.
     """
 
     def __init__(
@@ -124,10 +125,12 @@ class BlockSampler(Sampler[list[Tensor]]):
         rank: int = 0,
         world_size: int = 1,
         device: torch.device | str = "cpu",
+        at_most: int | None = None,
     ):
         self.num_images, self.steps_per_block, self.seed, self.device = num_images, steps_per_block, seed, device
+        self.at_most = num_images if at_most is None else min(at_most, num_images)
         self.sharding = {"batch_size": batch_size, "rank": rank, "world_size": world_size}
-        self.steps = len(shard_batches(torch.empty(num_images), **self.sharding)) if num_images else 0
+        self.steps = len(shard_batches(torch.empty(self.at_most), **self.sharding)) if num_images else 0
         self.epoch = 0
         self.sampler = self  # the Trainer looks for set_epoch at batch_sampler.sampler
 
@@ -139,6 +142,9 @@ class BlockSampler(Sampler[list[Tensor]]):
         if self.seed is not None:
             generator = torch.Generator().manual_seed(derive_seed(SHUFFLING, self.seed, self.epoch))
             order = torch.randperm(self.num_images, generator=generator)
+        elif self.at_most < self.num_images:
+            generator = torch.Generator().manual_seed(derive_seed(PART_OF_SPLIT))
+            order = torch.randperm(self.num_images, generator=generator)[: self.at_most].sort().values
         self.epoch += 1
         batches = shard_batches(order.to(self.device), **self.sharding)
         for first in range(0, self.steps, self.steps_per_block):

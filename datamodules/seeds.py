@@ -5,7 +5,7 @@ from functools import lru_cache
 from numpy.random import SeedSequence
 
 # The first integer of each stream, unlike those of other streams.
-SHUFFLING, BINARIZATION, FIXED_BINARIZATION = 101, 102, 103
+SHUFFLING, BINARIZATION, FIXED_BINARIZATION, PART_OF_SPLIT = 101, 102, 103, 104
 
 
 @lru_cache  # each step of an epoch asks for the seed of the epoch

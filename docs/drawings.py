@@ -15,6 +15,7 @@ sys.path.insert(0, str(DOCS.parent))
 from datamodules import DATASETS  # noqa: E402
 from vae import VAE, runs  # noqa: E402
 from vae.figures.drawing import COLOURS, STYLE  # noqa: E402
+from vae.marginal import importance_sampling  # noqa: E402
 
 BOXES = [
     ("image x", "784 pixels"),
@@ -94,7 +95,8 @@ def samples_and_bound(vae: VAE, x: Tensor) -> Figure:
     chart = Figure(figsize=(7, 3.8), layout="constrained")
     axes = chart.subplots()
     counts = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000]
-    bounds = vae.importance_estimate(x, counts).bounds.mean(1)
+    found = importance_sampling(vae, x, torch.arange(len(x)), counts).details
+    bounds = [found[f"bound_{count}"].mean().item() for count in counts]
     axes.plot(counts, bounds, "o-", label=f"bound with K samples, mean of {len(x)} test images")
     axes.axhline(vae.elbo(x, num_samples=100).elbo.mean().item(), ls="--", color="#dc2626", label="ELBO")
     axes.set(xscale="log", xlabel="samples K", ylabel="nats per image")

@@ -17,7 +17,9 @@ pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 TEST = """
 import json, sys, torch
 from datamodules import ImageDataModule, ImageDataset
+from functools import partial
 from vae import LitVAE
+from vae.marginal import importance_sampling
 from vae.cli import evaluation_trainer
 
 class MadeUp(ImageDataModule):
@@ -29,7 +31,7 @@ class MadeUp(ImageDataModule):
 
 torch.manual_seed(0)
 lit = LitVAE(image_shape=(1, 12, 12), latent_dim=3, hidden_dims=16)
-lit.importance_samples = (1, 40)
+lit.estimator = partial(importance_sampling, num_samples=(1, 40))
 (found,) = evaluation_trainer(accelerator="cpu", devices=int(sys.argv[1])).test(lit, MadeUp(), verbose=False)
 if lit.global_rank == 0:
     print(json.dumps(found))

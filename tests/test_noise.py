@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
+from vae.evaluation import evaluation_noise
 from vae.noise import counter_normal, derive_seed, splitmix64
 
 GAMMA = 0x9E3779B97F4A7C15
@@ -99,3 +100,24 @@ def test_seeds_and_neighbouring_images_are_unrelated():
     series = torch.stack([counter_normal(seed, image + n, torch.arange(500), 20) for seed in range(4) for n in (0, 1)])
     correlations = torch.corrcoef(series.flatten(1)).fill_diagonal_(0) * 10_000**0.5
     assert correlations.abs().max() < 4.5
+
+
+def test_evaluation_noise_is_a_function_of_image_and_sample(monkeypatch):
+    """And no more of it is drawn than is asked for."""
+    drawn = []
+
+    def spy(seed, index, samples, dim):
+        drawn.append(len(samples))
+        return counter_normal(seed, index, samples, dim)
+
+    monkeypatch.setattr("vae.evaluation.counter_normal", spy)
+    every = torch.cat([*evaluation_noise(torch.arange(7), 300, 3)])
+    for k in (1, 5, 128, 129, 257):
+        drawn.clear()
+        assert torch.equal(torch.cat([*evaluation_noise(torch.tensor([4, 2]), k, 3)]), every[:k, [4, 2]])
+        assert sum(drawn) == k
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(torch.cat([*evaluation_noise(torch.arange(7), 300, 3)]), every)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -19,6 +19,7 @@ import vae
 from datamodules import DATASETS, Digits, ImageDataModule
 from vae import LitVAE, runs
 from vae.cli import TrainCLI, user_facing_errors
+from vae.evaluation import evaluation_noise
 from vae.networks import MLPDecoder
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -65,7 +66,7 @@ def test_half_precision_takes_the_images_of_a_plain_data_loader(digits):
     trainer.fit(lit, DataLoader(images, 30), DataLoader(images, 30))
     (found,) = trainer.test(lit, DataLoader(images, 25), verbose=False)
     q_z = lit.vae.encode(images)
-    eps = torch.cat([*lit.evaluation_noise(torch.arange(60), 1)])
+    eps = torch.cat([*evaluation_noise(torch.arange(60), 1, 2)])
     assert found["test/elbo"] == pytest.approx(lit.vae.elbo(images, eps=eps, q_z=q_z).elbo.mean().item(), abs=0.05)
 
 
@@ -136,7 +137,6 @@ def test_the_train_command_from_python_leaves_the_process_as_it_was(in_a_thread)
 def test_prediction_and_forward(digits):
     images = digits[0][:25]
     lit = LitVAE(image_shape=(1, 8, 8), hidden_dims=16).eval()
-    lit.importance_samples = (50,)
     found = Trainer(**QUIET).predict(lit, DataLoader(images, batch_size=10))
     mean, scale, log_marginal = (
         torch.cat([part[name] for part in found]) for name in ("mean", "scale", "log_marginal")
@@ -175,7 +175,7 @@ def test_no_number_depends_on_how_a_data_loader_batches(digits, recwarn):
     found = []
     for batch_size in (25, 10, 7):
         (metrics,) = Trainer(**QUIET).test(lit, DataLoader(images, batch_size), verbose=False)
-        assert lit.test_codes["index"].tolist() == [*range(25)]
+        assert lit.test_columns["index"].tolist() == [*range(25)]
         predicted = Trainer(**QUIET).predict(lit, DataLoader(images, batch_size))
         found.append((metrics["test/elbo"], torch.cat([part["log_marginal"] for part in predicted])))
     for elbo, log_marginal in found[1:]:

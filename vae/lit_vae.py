@@ -3,7 +3,7 @@
 import os
 import platform
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from inspect import signature
 from typing import Any, Literal, NamedTuple, get_args
@@ -13,28 +13,18 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
-from torch.distributions import Distribution
 from torch.optim import Optimizer
-from torchmetrics import Metric
 
 from vae.choices import check_number, check_whole, choose
+from vae.evaluation import Estimator, evaluate_bound, evaluate_marginal, evaluate_reconstruction
 from vae.likelihoods import at_least_float32
 from vae.manual_optimization import check_callbacks
-from vae.metrics import (
-    MIN_EFFECTIVE_SAMPLES,
-    ActiveUnits,
-    ImportanceEstimateMetrics,
-    KLPerDimension,
-    PerImageMean,
-    PosteriorCodes,
-    ReconstructionMetrics,
-    bits_per_dim,
-)
-from vae.model import NOISE_CHUNK, VAE, relative_variance
-from vae.noise import counter_normal, derive_seed
+from vae.marginal import importance_sampling
+from vae.metrics import ImageTable, means, summarize_bound, summarize_test
+from vae.model import VAE
+from vae.noise import derive_seed
 from vae.schedules import LR_SCHEDULES, check_ends, warm_up
 
-EVALUATION_SEED = 1312_6114
 TRAINING_NOISE = 2  # the stream of `derive_seed`; the data modules have others
 MAX_SAMPLES = 1_000  # of an image in a step: memory grows with them
 NEVER = 2**62  # a step that is not reached
@@ -58,12 +48,6 @@ NOT_FINITE = (
     "Try a smaller --model.learning_rate, --model.gradient_clip_val 1, or another --model.likelihood, in a new run."
 )
 
-UNDERESTIMATE = (
-    "log_marginal is a lower bound, its error is unknown: for 5 % of the images, {k} samples count as "
-    "{size:.1f} or fewer (effective_sample_size_5_percent; at least {least} are needed). "
-    "More samples raise it."
-)
-
 
 class Batch(NamedTuple):
     """What a step needs of a batch: images [B, C, H, W], each one's number [B], and the sizes of the steps in it."""
@@ -79,10 +63,6 @@ class NotFinite(Exception):
 
 class PosteriorCollapse(UserWarning):
     """The posterior is the same for all images."""
-
-
-class Underestimate(UserWarning):
-    """The estimate of log p(x) is too low, nobody knows by how much."""
 
 
 class LitVAE(LightningModule):
@@ -174,13 +154,9 @@ class LitVAE(LightningModule):
         self.starts_at_mean = init_output_bias  # until the first fit, or a checkpoint, sets the bias
         if init_output_bias:
             self.vae.likelihood.output_bias()  # raises where there is none
-        self.train_bound, self.val_bound = PerImageMean(), PerImageMean()
-        self.test_bound = ImportanceEstimateMetrics()
-        self.active_units, self.kl_per_dimension = ActiveUnits(), KLPerDimension()
-        self.quality = ReconstructionMetrics()
-        self.codes = PosteriorCodes()
-        self.test_codes: dict[str, Tensor] = {}  # what `codes` found in the last test
-        self.importance_samples: tuple[int, ...] = (100,)  # of each image, in the test
+        self.train_table, self.val_table, self.test_table = ImageTable(), ImageTable(), ImageTable()
+        self.test_columns: dict[str, Tensor] = {}  # what the last test found of each image
+        self.estimator: Estimator = importance_sampling  # of log p(x), in the test
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
@@ -283,7 +259,7 @@ class LitVAE(LightningModule):
                 break
             self.schedule_learning_rate()
             loss, values = self.training_loss(x, self.training_noise(len(x), self.epoch_steps), self.beta)
-            self.train_bound.update(values)
+            self.train_table.update(values)
             optimizer.zero_grad()
             self.manual_backward(loss)
             optimizer.step()
@@ -319,49 +295,19 @@ class LitVAE(LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Of each image the posterior's `mean` and `scale`, [B, Z], and its `log_marginal`, [B], nats."""
         batch = self.as_batch(batch, batch_idx)
-        q_z = self.vae.encode(batch.images)
-        noise = self.evaluation_noise(batch.index, self.importance_samples[-1])
-        log_marginal = self.vae.importance_estimate(batch.images, self.importance_samples, noise, q_z).log_marginal
-        return {"mean": q_z.mean, "scale": q_z.stddev, "log_marginal": log_marginal}
+        columns = evaluate_bound(self.vae, batch.images, batch.index)
+        columns |= evaluate_marginal(self.vae, batch.images, batch.index, self.estimator)
+        return {name: columns[name] for name in ("mean", "scale", "log_marginal")}
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         batch = self.as_batch(batch, batch_idx)
-        q_z = self.vae.encode(batch.images)
-        self.val_bound.update(self.evaluate_bound(batch, q_z))
-        self.evaluate_posterior(q_z)
+        self.val_table.update(evaluate_bound(self.vae, batch.images, batch.index, self.hparams.num_samples))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         batch = self.as_batch(batch, batch_idx)
-        q_z = self.vae.encode(batch.images)
-        noise = self.evaluation_noise(batch.index, self.importance_samples[-1])
-        estimate = self.vae.importance_estimate(batch.images, self.importance_samples, eps=noise, q_z=q_z)._asdict()
-        bounds = {f"bound_{k}": bound for k, bound in zip(self.importance_samples, estimate.pop("bounds"), strict=True)}
-        binary = getattr(self.trainer.datamodule, "binary", False)
-        if self.vae.likelihood.log_prob_kind(binary) == "log-likelihood":
-            estimate["bits_per_dim"] = bits_per_dim(estimate["log_marginal"], self.vae.image_shape)
-        terms = self.evaluate_bound(batch, q_z)
-        self.test_bound.update(terms | bounds | estimate)
-        self.codes.update(batch.index, terms["elbo"], estimate["log_marginal"], q_z.mean, q_z.stddev)
-        self.evaluate_posterior(q_z)
-        self.quality.update(self.vae.generate(q_z.mean), batch.images)
-
-    def evaluate_bound(self, batch: Any, q_z: Distribution) -> dict[str, Tensor]:
-        """The terms of the bound for each image, [B]: the same for the same image, whenever it is asked for."""
-        eps = torch.cat([*self.evaluation_noise(batch.index, self.hparams.num_samples)])
-        return self.vae.elbo(batch.images, eps=eps, q_z=q_z)._asdict()
-
-    def evaluate_posterior(self, q_z: Distribution) -> None:
-        self.active_units.update(q_z.mean)
-        self.kl_per_dimension.update(self.vae.kl_per_dimension(q_z))
-
-    def evaluation_noise(self, index: Tensor, num_samples: int) -> Iterator[Tensor]:
-        """Noise that is a function of an image's place in its split and of the sample alone: chunks [k, B, Z].
-
-        No number depends on batches, chunks, devices, the precision, or how many samples are asked for.
-        """
-        index = index.to(self.device)
-        for samples in torch.arange(num_samples, device=self.device).split(NOISE_CHUNK):
-            yield counter_normal(EVALUATION_SEED, index, samples, self.vae.latent_dim)
+        columns = evaluate_bound(self.vae, batch.images, batch.index, self.hparams.num_samples)
+        columns |= evaluate_marginal(self.vae, batch.images, batch.index, self.estimator)
+        self.test_table.update(columns | evaluate_reconstruction(self.vae, batch.images))
 
     def on_validation_start(self) -> None:
         if self.trainer.state.fn == "fit":
@@ -369,10 +315,10 @@ class LitVAE(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.check_finite()
-        values = {f"train/{name}": value for name, value in self.train_bound.compute().items()}
+        values = {f"train/{name}": value for name, value in means(self.train_table.compute()).items()}
         self.schedule_learning_rate()
         self.log_epoch(values | {"learning_rate": self.optimizers().param_groups[0]["lr"], "beta": self.beta})
-        self.train_bound.reset()
+        self.train_table.reset()
         self.write_log()
 
     def log_epoch(self, values: Mapping[str, float]) -> None:
@@ -401,7 +347,7 @@ class LitVAE(LightningModule):
         Raises:
             NotFinite: a loss was infinite or no number.
         """
-        step = self.train_bound.first_not_finite()
+        step = self.train_table.first_not_finite()
         step = torch.tensor(NEVER if step is None else step, device=self.device)  # one type on all processes
         first = self.all_gather(step).min().item()
         if first < NEVER:
@@ -411,30 +357,19 @@ class LitVAE(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.validated_step = self.global_step
-        self.log_all("val", self.val_bound)
-        self.log_all("val", self.active_units)
-        self.kl_per_dimension.reset()
+        self.log_epoch({f"val/{name}": value for name, value in summarize_bound(self.val_table.compute()).items()})
+        self.val_table.reset()
 
     def on_train_end(self) -> None:
         if self.trainer.callback_metrics.get("val/active_units") == 0:
             warnings.warn(COLLAPSE, PosteriorCollapse, stacklevel=1)
 
     def on_test_epoch_end(self) -> None:
-        size, k = self.test_bound.compute()["effective_sample_size_5_percent"], self.importance_samples[-1]
-        if (
-            relative_variance(torch.tensor(size), k) > 1 / MIN_EFFECTIVE_SAMPLES
-        ):  # never of one sample, nor of equal weights
-            message = UNDERESTIMATE.format(k=k, size=size, least=MIN_EFFECTIVE_SAMPLES)
-            warnings.warn(message, Underestimate, stacklevel=1)
-        for metric in (self.test_bound, self.active_units, self.kl_per_dimension, self.quality):
-            self.log_all("test", metric)
-        self.test_codes = self.codes.compute()
-        self.codes.reset()
-
-    def log_all(self, stage: str, metric: Metric) -> None:
-        """Log what a metric has found over the whole split, and reset it."""
-        self.log_epoch({f"{stage}/{name}": float(value) for name, value in metric.compute().items()})
-        metric.reset()
+        self.test_columns = self.test_table.compute()
+        self.test_table.reset()
+        kind = self.vae.likelihood.log_prob_kind(getattr(self.trainer.datamodule, "binary", False))
+        found = summarize_test(self.test_columns, self.vae.image_shape, in_bits=kind == "log-likelihood")
+        self.log_epoch({f"test/{name}": float(value) for name, value in found.items()})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         packages = ("torch", "torchvision", "pytorch-lightning")

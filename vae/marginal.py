@@ -4,7 +4,7 @@ The three have one signature: a VAE, images [B, C, H, W], and the number of each
 alone the noise is a function. Each returns an `Estimate`, without gradients, in nats.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from math import inf, log, sqrt
 from typing import NamedTuple
@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from vae import hmc
-from vae.model import VAE, reparameterize
+from vae.model import NOISE_CHUNK, VAE, reparameterize
 from vae.noise import counter_normal, derive_seed
 
 IMPORTANCE, TRIAL, FORWARD, REVERSE, SIMULATION = range(10, 15)  # streams of noise
-NOISE_CHUNK = 512  # importance samples whose noise is drawn together
 MAX_PARETO_SHAPE = 0.7  # above it weights are not to be trusted (arXiv 1507.02646, Section 3.2.1)
 MIN_TAIL = 5  # the largest weights, of which the shape of their tail can be told
 TARGET_ACCEPTANCE = 0.65  # near the optimum of HMC (Neal, arXiv 1206.1901, Section 4.4)
@@ -49,16 +48,30 @@ class Estimate(NamedTuple):
     details: dict[str, Tensor]
 
 
+def widest_dtype(device: torch.device) -> torch.dtype:
+    """Double precision, where there is one."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 # Importance sampling
 
 
 @torch.no_grad()
-def importance_sampling(vae: VAE, x: Tensor, index: Tensor, num_samples: int = 100) -> Estimate:
-    """Samples from q(z|x) with the weights w = p(x, z) / q(z|x) (arXiv 1509.00519, equation 8)."""
+def importance_sampling(vae: VAE, x: Tensor, index: Tensor, num_samples: int | Sequence[int] = 100) -> Estimate:
+    """Samples from q(z|x) with the weights w = p(x, z) / q(z|x) (arXiv 1509.00519, equation 8).
+
+    Args:
+        num_samples: K; or several K, rising. The details have the bound of each, `bound_K`; the estimate is the last.
+    """
+    counts = [num_samples] if isinstance(num_samples, int) else [*num_samples]
     q_z = vae.encode(x)
-    samples = torch.arange(num_samples, device=x.device).split(NOISE_CHUNK)
+    samples = torch.arange(counts[-1], device=x.device).split(NOISE_CHUNK)
     noise = (counter_normal(derive_seed(IMPORTANCE), index, some, vae.latent_dim) for some in samples)
-    return from_log_weights(torch.cat([vae.log_weights(x, q_z, reparameterize(q_z, eps)) for eps in noise]))
+    log_w = torch.cat([vae.log_weights(x, q_z, reparameterize(q_z, eps)) for eps in noise])
+    log_w = log_w.to(widest_dtype(log_w.device))
+    bounds = {f"bound_{count}": log_w[:count].logsumexp(0) - log(count) for count in counts}
+    estimate = from_log_weights(log_w)
+    return estimate._replace(details=estimate.details | bounds)
 
 
 def from_log_weights(log_w: Tensor) -> Estimate:
@@ -67,7 +80,7 @@ def from_log_weights(log_w: Tensor) -> Estimate:
     The standard error is the delta method's, sd(w) / (sqrt(K) mean(w)), the bias the jackknife's. Both know only of the
     weights that were drawn: where the tail of these is too heavy, or they are too few to tell, the bias is infinite.
     """
-    log_w = log_w.double()
+    log_w = log_w.to(widest_dtype(log_w.device))
     k = len(log_w)
     log_sum = log_w.logsumexp(0)
     shares = (log_w - log_sum).exp()
@@ -181,7 +194,7 @@ class Chains:
         sum, its terms from last to first.
         """
         point, acceptances = self.point(u, betas[0]), []
-        log_w = torch.zeros_like(point.log_w, dtype=torch.float64)
+        log_w = torch.zeros_like(point.log_w, dtype=widest_dtype(u.device))
         for step, (beta, following) in enumerate(pairwise(betas)):
             log_w += abs(following - beta) * point.log_w
             if step + 2 < len(betas):
@@ -266,7 +279,8 @@ class Grid:
         self.halves = width * midpoints(2, vae.latent_dim).to(x.device)  # the middles of a tile's 2^Z parts
         points = width / 2 * midpoints(side // 2, vae.latent_dim).to(x.device)  # of a part
         self.offsets = (self.halves.unsqueeze(1) + points).flatten(0, 1)
-        self.log_sum = torch.full((len(x),), -inf, dtype=torch.float64, device=x.device)  # of the densities, [B]
+        self.dtype = widest_dtype(x.device)
+        self.log_sum = torch.full((len(x),), -inf, dtype=self.dtype, device=x.device)  # of the densities, [B]
         self.highest = torch.full_like(self.log_sum, -inf)  # of them, [B]
         self.parts: list[tuple[Tile, Tensor]] = []  # with the highest densities in each part, [2^Z, N]
 
@@ -274,8 +288,8 @@ class Grid:
         """Take in the densities on these tiles."""
         for tile in tiles:
             log_p = log_joint_of_all(self.vae, self.x[tile.images], tile.centre + self.offsets)  # [side^Z, N]
-            self.log_sum[tile.images] = torch.logaddexp(self.log_sum[tile.images], log_p.logsumexp(0).double())
-            highest = log_p.unflatten(0, (len(self.halves), -1)).amax(1).double()
+            self.log_sum[tile.images] = torch.logaddexp(self.log_sum[tile.images], log_p.logsumexp(0).to(self.dtype))
+            highest = log_p.unflatten(0, (len(self.halves), -1)).amax(1).to(self.dtype)
             self.highest[tile.images] = torch.maximum(self.highest[tile.images], highest.amax(0))
             self.parts.append((tile, highest))
         return self

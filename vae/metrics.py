@@ -1,113 +1,115 @@
-"""What is measured over a whole split: one row per image, kept until the end.
+"""The table of what was measured of each image of a split, and what it says as a whole.
 
 Keeping rows instead of running sums costs a few numbers per image. In return means are taken once, in double
 precision, and standard errors and variances over the data come from the same rows.
 """
 
 from collections.abc import Mapping, Sequence
-from math import hypot, inf, isfinite, log, log10, nan, prod, sqrt
+from functools import reduce
+from math import floor, hypot, inf, isfinite, log, log10, prod, sqrt
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.utilities import dim_zero_cat
 
-# The estimate of log p(x) is called too low if the 5 % quantile of the effective sample size is below this. In linear
-# Gaussian models (1 to 20 latent variables, posteriors of 0.3 to 1.3 times the true scale, K from 10 to 1,000) it was
-# then 0.05 nats or more too low; else less than 0.1, unless the posterior was narrower than half of the true scale. On
-# MNIST with 2 latent variables and K = 5,000 a quantile of 2.6 went with 0.11 nats, and a claimed error of 0.02.
-MIN_EFFECTIVE_SAMPLES = 5
+BOUND = ("elbo", "reconstruction", "kl")
+ACTIVE_THRESHOLD = 0.01  # Burda et al., arXiv 1509.00519, Section 5.2
+MAX_UNRELIABLE = 0.05  # of the images, before the estimate of log p(x) is worth a warning
 
 
-class PerImageValues(Metric):
-    """Keeps one row per image: `update` takes them as [B, M]."""
+class ImageTable(Metric):
+    """Named columns with a row per image: `update` takes them as [B] or [B, M], `compute` gives those of all processes.
+
+    They come in double precision and, if one of them is `index`, in its order.
+    """
 
     full_state_update = False
 
     def __init__(self):
         super().__init__()
         self.add_state("rows", default=[], dist_reduce_fx="cat")
+        self.widths: dict[str, int | None] = {}  # None: one number an image
 
-    def update(self, rows: Tensor) -> None:
-        self.rows.append(rows.detach())
-
-    def all_rows(self) -> Tensor:
-        """The rows of every image so far, [N, M], in double precision."""
-        return dim_zero_cat(self.rows).cpu().double()
-
-
-class PerImageMean(PerImageValues):
-    """Means over images of named values: `update` takes them as [B] tensors, nats per image."""
-
-    def __init__(self):
-        super().__init__()
-        self.names: tuple[str, ...] = ()
-
-    def update(self, values: Mapping[str, Tensor]) -> None:
-        self.names = tuple(values)
-        super().update(torch.stack(list(values.values()), dim=-1))
+    def update(self, columns: Mapping[str, Tensor]) -> None:
+        self.widths = {name: None if column.ndim == 1 else column.shape[1] for name, column in columns.items()}
+        dtype = reduce(torch.promote_types, (column.dtype for column in columns.values()))
+        parts = [column.detach().to(dtype).reshape(len(column), -1) for column in columns.values()]
+        self.rows.append(torch.cat(parts, dim=1))
 
     @property
     def num_images(self) -> int:
-        """The number of images so far."""
+        """The number of this process's images so far."""
         return sum(map(len, self.rows))
 
     def first_not_finite(self) -> int | None:
         """Which update, counted from 0, was the first with a number that is not finite."""
-        return next((place for place, rows in enumerate(self.rows) if not rows.isfinite().all()), None)
+        if not self.rows or torch.cat(self.rows).isfinite().all():
+            return None
+        return next(place for place, rows in enumerate(self.rows) if not rows.isfinite().all())
 
-    def columns(self) -> dict[str, Tensor]:
-        """The values of every image so far, [N] each, in double precision."""
-        return dict(zip(self.names, self.all_rows().unbind(-1), strict=True))
-
-    def compute(self) -> dict[str, float]:
-        return {name: column.mean().item() for name, column in self.columns().items()}
-
-
-def estimation_error(mc_error: Tensor) -> float:
-    """The error of the mean of `log_marginal` over images, from the `mc_error` of each, [N]: nats.
-
-    The root of its mean square by the delta method: sampling errors are independent, the biases, -mc_error^2 / 2, add.
-    NaN, unknown, if the weights of one image stand on too few samples: then both say too little. A posterior far too
-    narrow can hide even that, with tails that no sample has reached.
-    """
-    variance = mc_error.square()
-    if not (variance <= 1 / MIN_EFFECTIVE_SAMPLES).all():  # also of NaN
-        return nan
-    return hypot(variance.sum().sqrt().item() / len(variance), variance.mean().item() / 2)
-
-
-class ImportanceEstimateMetrics(PerImageMean):
-    """The means, and how far to trust that of `log_marginal`.
-
-    `log_marginal_stderr` is the standard error of the mean over images; `log_marginal_error` that of the same mean for
-    these images, from the finite number of importance samples: see `estimation_error`.
-    `effective_sample_size_5_percent` is the quantile over images.
-    """
-
-    def compute(self) -> dict[str, float]:
-        columns = self.columns()
-        n = len(columns["log_marginal"])
-        mc_error = columns.pop("mc_error")
-        means = {name: column.mean().item() for name, column in columns.items()}
-        sizes = columns["effective_sample_size"]
-        return means | {
-            "log_marginal_stderr": columns["log_marginal"].std().item() / sqrt(n),
-            "log_marginal_error": estimation_error(mc_error),
-            "effective_sample_size_5_percent": np.quantile(sizes.numpy(), 0.05).item(),  # torch's takes 2^24 at most
-            "num_images": n,
+    def compute(self) -> dict[str, Tensor]:
+        rows = dim_zero_cat(self.rows).cpu().double()
+        parts = rows.split([width or 1 for width in self.widths.values()], dim=1)
+        columns = {
+            name: part[:, 0] if width is None else part
+            for (name, width), part in zip(self.widths.items(), parts, strict=True)
         }
+        if "index" not in columns:
+            return columns
+        order = columns["index"].argsort()
+        return {name: column[order] for name, column in columns.items()}
+
+
+def means(columns: Mapping[str, Tensor]) -> dict[str, float]:
+    """The mean over images of each column, [N]."""
+    return {name: column.mean().item() for name, column in columns.items()}
+
+
+def summarize_bound(columns: Mapping[str, Tensor]) -> dict[str, float]:
+    """The mean bound and its terms, nats per image, and the number of active latent variables."""
+    found = means({name: columns[name] for name in BOUND})
+    return found | {"active_units": int(is_active(columns["mean"]).sum())}
+
+
+def summarize_test(columns: Mapping[str, Tensor], image_shape: Sequence[int], in_bits: bool) -> dict[str, float]:
+    """All numbers of a test, over its images.
+
+    `log_marginal_stderr` is the standard error of the mean over images. `log_marginal_error` is that of the estimator
+    for these very images, its bias included: sampling errors are independent, the biases add. It is infinite, unknown,
+    if that of one image is.
+
+    Args:
+        in_bits: whether log p(x) is a log-likelihood, which can be given in bits.
+    """
+    n = len(columns["elbo"])
+    mse = columns["mse"].mean().item()
+    named = ("log_marginal", "exact_reconstructions", "ssim", "effective_sample_size", "acceptance")
+    found = summarize_bound(columns) | means(
+        {name: column for name, column in columns.items() if name in named or name.startswith("bound_")}
+    )
+    bias = columns["estimator_bias"]
+    found |= {
+        "log_marginal_stderr": columns["log_marginal"].std().item() / sqrt(n),
+        "log_marginal_error": hypot(columns["estimator_stderr"].norm().item() / n, bias.mean().item()),
+        "unreliable_images": bias.isinf().double().mean().item(),
+        "mse": mse,
+        "psnr": -10 * log10(mse) if mse else inf,
+        "num_images": n,
+    }
+    if "effective_sample_size" in columns:
+        sizes = columns["effective_sample_size"].numpy()
+        found["effective_sample_size_5_percent"] = np.quantile(sizes, 0.05).item()  # torch's takes 2^24 at most
+    if in_bits:
+        found["bits_per_dim"] = bits_per_dim(columns["log_marginal"], image_shape).mean().item()
+    return found | {f"kl_{place}": mean for place, mean in enumerate(columns["kl_per_dimension"].mean(0).tolist())}
 
 
 def bits_per_dim(log_likelihood: Tensor, image_shape: Sequence[int]) -> Tensor:
     """A log-likelihood in nats per image, as bits per dimension: shared out over channels, height and width."""
     return -log_likelihood / (prod(image_shape) * log(2))
-
-
-ACTIVE_THRESHOLD = 0.01  # Burda et al., arXiv 1509.00519, Section 5.2
 
 
 def is_active(means: Tensor, threshold: float = ACTIVE_THRESHOLD) -> Tensor:
@@ -118,109 +120,76 @@ def is_active(means: Tensor, threshold: float = ACTIVE_THRESHOLD) -> Tensor:
     return means.cpu().double().var(dim=0, correction=0) > threshold
 
 
-class ActiveUnits(PerImageValues):
-    """The number of active latent variables. `update` takes posterior means [B, Z]."""
-
-    def compute(self) -> dict[str, int]:
-        return {"active_units": int(is_active(self.all_rows()).sum())}
-
-
-class PosteriorCodes(PerImageValues):
-    """The posterior and the bounds of each image.
-
-    `update` takes `index`, `elbo` and `log_marginal`, [B], and `means` and `scales`, [B, Z]. `compute` gives those of
-    all images, in the order of `index`.
-    """
-
-    def update(self, index: Tensor, elbo: Tensor, log_marginal: Tensor, means: Tensor, scales: Tensor) -> None:
-        columns = torch.stack([index, elbo, log_marginal], dim=-1)
-        super().update(torch.cat([columns, means, scales], dim=-1))
-
-    def compute(self) -> dict[str, Tensor]:
-        rows = self.all_rows()
-        rows = rows[rows[:, 0].argsort()]
-        means, scales = rows[:, 3:].float().chunk(2, dim=-1)
-        index, elbo, log_marginal = rows[:, :3].unbind(-1)
-        return {"index": index.long(), "elbo": elbo, "log_marginal": log_marginal, "means": means, "scales": scales}
-
-
-class KLPerDimension(PerImageValues):
-    """The mean KL of each latent variable, nats. `update` takes the terms of the KL, [B, Z]."""
-
-    def compute(self) -> dict[str, float]:
-        return {f"kl_{place}": mean for place, mean in enumerate(self.all_rows().mean(0).tolist())}
-
-
-class ReconstructionMetrics(PerImageMean):
-    """How near reconstructions come: mean squared error, its PSNR in dB, and SSIM where its window fits.
-
-    `exact_reconstructions` is the share of images all of whose 8-bit values are reconstructed.
-
-    `update` takes reconstructions and images, [B, C, H, W] in [0, 1].
-    """
-
-    def update(self, reconstructions: Tensor, images: Tensor) -> None:
-        differs = (255 * reconstructions).round() != (255 * images).round()
-        values = {
-            "mse": (reconstructions - images).square().mean((1, 2, 3)),
-            "exact_reconstructions": 1 - differs.flatten(1).any(1).float(),
-        }
-        if min(images.shape[2:]) >= 6:  # it reaches five pixels beyond a border, into the image's reflection
-            values["ssim"] = structural_similarity_index_measure(
-                reconstructions, images, data_range=1.0, reduction="none"
-            )
-        super().update(values)
-
-    def compute(self) -> dict[str, float]:
-        means = super().compute()
-        mse = means.pop("mse")
-        return {"mse": mse, "psnr": -10 * log10(mse) if mse else inf, **means}
-
-
-UNITS = {
-    "active_units": "latent variables",
-    "bits_per_dim": "bits per dimension",
-    "exact_reconstructions": "of the images",
-    "mse": "",
-    "psnr": "dB",
-    "ssim": "",
-    "num_samples": "per image",
-    "probe_linear": "of the images",
-    "probe_nearest_neighbour": "of the images",
-    "effective_sample_size": "samples",
-    "effective_sample_size_5_percent": "samples",
-    "num_images": "",
+WORDS = {  # of the table on the screen, and the unit; nats per image where there is none
+    "measure": ("log p(x|z) is a", ""),
+    "elbo": ("ELBO", None),
+    "reconstruction": ("reconstruction", None),
+    "kl": ("KL divergence", None),
+    "log_marginal": ("log p(x)", None),
+    "log_marginal_stderr": ("  its standard error over the images", None),
+    "log_marginal_error": ("  error of its estimate", None),
+    "estimator": ("  estimated by", ""),
+    "num_samples": ("  samples of each image", ""),
+    "effective_sample_size": ("  effective sample size", "samples"),
+    "effective_sample_size_5_percent": ("  of the worst twentieth of the images", "samples"),
+    "bits_per_dim": ("log p(x) in bits", "per dimension"),
+    "active_units": ("active latent variables", ""),
+    "kl_per_dimension": ("KL of each latent variable", "nats, sorted"),
+    "mse": ("mean squared error", ""),
+    "psnr": ("peak signal-to-noise ratio", "dB"),
+    "ssim": ("structural similarity", ""),
+    "exact_reconstructions": ("exact reconstructions", "of the images"),
+    "probe_linear": ("label found by a linear classifier", "of the images"),
+    "probe_nearest_neighbour": ("label of the nearest code", "of the images"),
+    "num_images": ("images", ""),
 }
+DECIMALS = {"exact_reconstructions": 3, "probe_linear": 3, "probe_nearest_neighbour": 3, "psnr": 1}
 
 
-def summarize(found: Mapping[str, float], measure: str) -> tuple[dict, list[tuple[str, str, str]]]:
-    """What a test has found, as it is written, and as rows of a table: name, value, unit.
-
-    What is not finite, as the standard error of a single image, is None, and has no row.
+def as_written(found: Mapping[str, float], **described: Any) -> dict[str, Any]:
+    """What a test has found as it is written: "test/NAME" is NAME, None what is not finite, lists what has numbers.
 
     Args:
-        found: the logged values, "test/NAME".
-        measure: what the likelihood's log-density is, its `log_prob_kind`.
+        found: the logged values.
+        described: what else the file says.
     """
     values: dict[str, Any] = {
         name.removeprefix("test/"): value if isfinite(value) else None for name, value in found.items()
     }
     bounds = {name.removeprefix("bound_"): values.pop(name) for name in [*values] if name.startswith("bound_")}
     kl = [values.pop(name) for name in [*values] if name.startswith("kl_")]
-    values.setdefault("bits_per_dim", None)
-    metrics = {"measure": measure, "num_samples": int([*bounds][-1]), **values, "bounds": bounds}
-    metrics |= {"kl_per_dimension": kl} | {name: int(values[name]) for name in ("active_units", "num_images")}
-    rows = [("measure", measure, "")]
-    for name, value in metrics.items():
-        if isinstance(value, float | int):
-            text = f"{value:.4f}" if isinstance(value, float) else str(value)
-            rows.append((name, text, UNITS.get(name, "nats per image")))
-        elif name == "log_marginal_error":
-            rows.append((name, "unknown", "log_marginal is a lower bound"))
+    absent = dict.fromkeys(("bits_per_dim", "effective_sample_size", "effective_sample_size_5_percent"))
+    counts = {name: int(values[name]) for name in ("active_units", "num_images")}
+    return absent | described | values | {"bounds": bounds, "kl_per_dimension": kl} | counts
+
+
+def significant(error: float | None) -> int:
+    """The decimals at which an error has two digits, from 1 to 4; 2 where it is unknown or 0."""
+    return min(4, max(1, 1 - floor(log10(error)))) if error else 2
+
+
+def as_table(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What a test has found as rows of a table: words, value, unit. Nats have the digits that their error leaves."""
+    nats = significant(metrics["log_marginal_stderr"])
+    rows = []
+    for name, (words, unit) in WORDS.items():
+        value = metrics.get(name)
+        decimals = nats if unit is None else DECIMALS.get(name, 4)
+        if name == "log_marginal_error":
+            decimals = significant(value)
+            if value is None:
+                rows.append((words, "unknown", "log p(x) is at least that, in expectation"))
+                continue
+        if isinstance(value, float):
+            rows.append((words, f"{value:.{decimals}f}", "nats per image" if unit is None else unit))
+        elif isinstance(value, list):
+            finite = sorted((part for part in value if part is not None), reverse=True)
+            rows.append((words, " ".join(f"{part:.2f}" for part in finite), unit or ""))
+        elif value is not None:
+            rows.append((words, str(value), unit or ""))
+    bounds = metrics["bounds"]
     if len(bounds) > 1:
         rows += [
-            (f"bound with {k}", f"{value:.4f}", "nats per image") for k, value in bounds.items() if value is not None
+            (f"bound with {k} samples", f"{value:.{nats}f}", "nats per image") for k, value in bounds.items() if value
         ]
-    finite = sorted((value for value in kl if value is not None), reverse=True)
-    rows.append(("kl_per_dimension", " ".join(f"{value:.2f}" for value in finite), "nats, sorted"))
-    return metrics, rows
+    return rows

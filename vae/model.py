@@ -5,7 +5,6 @@ Independent of how a model is trained. All values stay per image, [B], in nats.
 
 from collections.abc import Callable, Iterable, Sequence
 from inspect import signature
-from itertools import pairwise
 from math import log, prod
 from numbers import Integral
 from typing import Any, Literal, NamedTuple
@@ -35,22 +34,6 @@ class ELBO(NamedTuple):
     def weighted(self, beta: float) -> Tensor:
         """What is trained where the KL has another weight: reconstruction - beta * kl, [B]."""
         return self.reconstruction - beta * self.kl
-
-
-class ImportanceEstimate(NamedTuple):
-    """Estimates of log p(x) of each image, in nats.
-
-    bounds: [M, B], the importance-weighted bound for each number of samples that was asked for.
-    log_marginal: [B], the last of them.
-    mc_error: [B], its standard error from sampling. On average it is also too low, by mc_error^2 / 2 to first order.
-    effective_sample_size: [B], (sum w)^2 / sum w^2, from 1 to K. If few samples carry all of the weight, log_marginal
-        is a lower bound, and neither error is known.
-    """
-
-    bounds: Tensor
-    log_marginal: Tensor
-    mc_error: Tensor
-    effective_sample_size: Tensor
 
 
 class VAE(nn.Module):
@@ -234,52 +217,30 @@ class VAE(nn.Module):
         return (log_w.logsumexp(0) - log(len(z))).detach() + surrogate - surrogate.detach()
 
     @torch.no_grad()
-    def importance_estimate(
-        self,
-        x: Tensor,
-        num_samples: int | Sequence[int] = 100,
-        eps: Tensor | Iterable[Tensor] | None = None,
-        q_z: Independent | None = None,
-    ) -> ImportanceEstimate:
-        """log p(x) by importance sampling from q(z|x): log of the mean of w over K samples (arXiv 1509.00519, eq. 8).
+    def log_marginal(self, x: Tensor, num_samples: int = 100, eps: Tensor | Iterable[Tensor] | None = None) -> Tensor:
+        """log p(x) by importance sampling from q(z|x), [B], nats: log (1/K) sum w (arXiv 1509.00519, equation 8).
 
-        A lower bound of log p(x) in expectation, which rises with K. Without gradients. Of each sample only log w is
-        kept. The error is that of the delta method, sd(w) / (sqrt(K) mean(w)).
+        A lower bound in expectation, which rises with K; `vae.marginal` has estimators that know their errors. Without
+        gradients. Of each sample only log w is kept.
 
         Args:
             x: images [B, C, H, W], values in [0, 1].
-            num_samples: K, the samples for each image; or several K, rising, whose bounds come from one pass.
+            num_samples: K, the samples for each image.
             eps: the noise in place of a fresh draw, [K, B, Z] or chunks [k, B, Z] of it.
-            q_z: the posterior q(z|x), if it is known.
 
         Raises:
-            ValueError: as `encode` and `reparameterize`; values outside of the likelihood's `value_range`; the numbers
-                of samples are below 1 or do not rise, or the last is not that of the noise.
+            ValueError: as `encode` and `reparameterize`; values outside of the likelihood's `value_range`; K below 1.
         """
-        counts = sizes_of("num_samples", num_samples)
-        if any(low >= high for low, high in pairwise(counts)):
-            raise ValueError(f"num_samples: expected rising numbers, got {list(counts)}")
+        check_whole("num_samples", num_samples)
         self.check_images(x, values=True)
-        q_z = q_z or self.encode(x)
+        q_z = self.encode(x)
         if eps is None:
-            eps = (self._noise(len(some), q_z) for some in torch.arange(counts[-1]).split(NOISE_CHUNK))
+            eps = (self._noise(len(some), q_z) for some in torch.arange(num_samples).split(NOISE_CHUNK))
         elif isinstance(eps, Tensor):
             eps = [eps]
         log_w = torch.cat([self.log_weights(x, q_z, reparameterize(q_z, chunk)) for chunk in eps])  # [K, B]
-        k = len(log_w)
-        if len(counts) > 1 and counts[-1] != k:
-            raise ValueError(f"num_samples: expected {k}, the noise's, as the last one, got {num_samples}")
-        dtype = log_w.dtype
-        if log_w.device.type != "mps":  # it has no float64
-            log_w = log_w.double()
-        bounds = torch.stack([log_w[:count].logsumexp(0) - log(count) for count in (*counts[:-1], k)])
-        effective_sample_size = 1 / log_w.softmax(0).square().sum(0)
-        mc_error = relative_variance(effective_sample_size, k).clamp(min=0).sqrt()
-        return ImportanceEstimate(*(value.to(dtype) for value in (bounds, bounds[-1], mc_error, effective_sample_size)))
-
-    def log_marginal(self, x: Tensor, num_samples: int = 100, eps: Tensor | Iterable[Tensor] | None = None) -> Tensor:
-        """The estimate of log p(x) alone, [B], in nats: see `importance_estimate`."""
-        return self.importance_estimate(x, num_samples, eps).log_marginal
+        exact = log_w if log_w.device.type == "mps" else log_w.double()  # MPS has no float64
+        return (exact.logsumexp(0) - log(len(log_w))).to(log_w.dtype)
 
     def sample(self, n: int) -> Tensor:
         """Images for n draws from p(z): [n, C, H, W], values in [0, 1]; without gradients."""
@@ -351,13 +312,6 @@ def reparameterize(q_z: Independent, eps: Tensor) -> Tensor:
 def split_batches(inputs: Tensor, image_shape: Sequence[int]) -> tuple[Tensor, ...]:
     """Images of that shape, or codes of them, [N, ...], in batches of 1,000 or of MAX_BATCH pixel values."""
     return inputs.split(max(1, min(1_000, MAX_BATCH // prod(image_shape))))
-
-
-def relative_variance(effective_sample_size: Tensor, num_samples: int) -> Tensor:
-    """Var(m) / E[m]^2 of the mean m of that many weights, estimated from them; of one weight unknown, NaN."""
-    if num_samples == 1:
-        return effective_sample_size * torch.nan
-    return (1 / effective_sample_size - 1 / num_samples) * num_samples / (num_samples - 1)
 
 
 def sizes_of(name: str, value: int | Sequence[int]) -> tuple[int, ...]:

@@ -18,11 +18,20 @@ from vae.figures import film_frame
 
 
 def test_test_metrics_are_complete_and_the_same_on_a_copied_checkpoint(script, run_folder, tmp_path):
-    assert script("test.py", "--num_samples", 20).status == 0
+    sampled = ("--estimator", "importance", "--num_samples", 20)
+    assert script("test.py", *sampled).status == 0
     metrics = json.loads((run_folder / "test_metrics.json").read_text())
     assert set(metrics) == {
         *("checkpoint", "split", "measure", "num_samples", "num_images", "elbo", "reconstruction", "kl"),
-        *("log_marginal", "log_marginal_stderr", "log_marginal_error", "bits_per_dim", "bounds"),
+        *(
+            "estimator",
+            "log_marginal",
+            "log_marginal_stderr",
+            "log_marginal_error",
+            "unreliable_images",
+            "bits_per_dim",
+            "bounds",
+        ),
         *("effective_sample_size", "effective_sample_size_5_percent", "kl_per_dimension", "active_units"),
         *("mse", "psnr", "ssim", "exact_reconstructions"),
     }
@@ -35,7 +44,12 @@ def test_test_metrics_are_complete_and_the_same_on_a_copied_checkpoint(script, r
     elsewhere.mkdir()
     shutil.copy(run_folder / "checkpoints" / "best.ckpt", elsewhere / "copy.ckpt")
     shutil.rmtree(tmp_path / "lightning_logs")
-    assert script("test.py", "--num_samples", 20, "--ckpt_path", elsewhere / "copy.ckpt").status == 0
+    assert (
+        script(
+            "test.py", "--estimator", "importance", "--num_samples", 20, "--ckpt_path", elsewhere / "copy.ckpt"
+        ).status
+        == 0
+    )
     again = json.loads((elsewhere / "test_metrics.json").read_text())
     assert again.pop("checkpoint") == str(elsewhere / "copy.ckpt")
     assert metrics.pop("checkpoint") == "lightning_logs/version_0/checkpoints/best.ckpt"

@@ -137,7 +137,7 @@ class Throughput(Callback):
     def on_train_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
         seconds = time.perf_counter() - self.start
         images = int(
-            trainer.strategy.reduce(torch.tensor(lit.train_bound.num_images, device=lit.device), reduce_op="sum")
+            trainer.strategy.reduce(torch.tensor(lit.train_table.num_images, device=lit.device), reduce_op="sum")
         )
         self.images_seen = (self.images_seen or 0) + images
         rate = images / (seconds - self.validation_seconds)

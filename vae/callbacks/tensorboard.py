@@ -10,7 +10,6 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-import torch
 from filelock import FileLock
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -159,11 +158,9 @@ class TensorBoardImages(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
         if self.should_log(trainer):
-            writer, kl = trainer.logger.experiment, torch.tensor([*lit.kl_per_dimension.compute().values()])
-            writer.add_histogram(f"{VIEW}/kl_per_dimension", kl, trainer.global_step)
-            writer.add_histogram(
-                f"{VIEW}/posterior_means", lit.active_units.all_rows()[:MAX_CODES], trainer.global_step
-            )
+            writer, columns = trainer.logger.experiment, lit.val_table.compute()
+            writer.add_histogram(f"{VIEW}/kl_per_dimension", columns["kl_per_dimension"].mean(0), trainer.global_step)
+            writer.add_histogram(f"{VIEW}/posterior_means", columns["mean"][:MAX_CODES], trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
         epoch = trainer.current_epoch + 1

@@ -4,6 +4,7 @@ from vae.cli.errors import user_facing_errors
 from vae.cli.evaluation import (
     Resolution,
     check_request,
+    choose_estimator,
     draw,
     evaluation_trainer,
     parse_sample_counts,
@@ -19,6 +20,7 @@ __all__ = [
     "Resolution",
     "TrainCLI",
     "check_request",
+    "choose_estimator",
     "draw",
     "evaluation_trainer",
     "import_parts",

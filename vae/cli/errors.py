@@ -18,7 +18,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from vae import runs
 from vae.callbacks.shutdown import handle_signal
-from vae.lit_vae import NotFinite, PosteriorCollapse, Underestimate
+from vae.lit_vae import NotFinite, PosteriorCollapse
 
 REMEDIES = {
     errno.EACCES: "choose a folder that can be written to",
@@ -79,7 +79,7 @@ def own_messages(others: Iterable[type[Warning]]) -> Iterator[None]:
         if rank_zero_only.rank:
             stack.enter_context(redirect_stdout(StringIO()))
         else:
-            shown: list[type[Warning]] = [PosteriorCollapse, Underestimate, runs.OtherCheckpoint, *others]
+            shown: list[type[Warning]] = [PosteriorCollapse, runs.OtherCheckpoint, *others]
             for category in shown:
                 warnings.filterwarnings("always", category=category)
         for name, level in LEVELS.items():

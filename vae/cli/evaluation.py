@@ -22,14 +22,22 @@ from torch import Tensor
 from vae.callbacks import progress
 from vae.cli.own_parts import ImportOption
 from vae.cli.parser import CommandLineParser
+from vae.evaluation import estimator
 from vae.figures import CAN_SHOW_SAMPLES, NotApplicable, encode_images, render
 from vae.lit_vae import LitVAE
-from vae.metrics import summarize
+from vae.marginal import bidirectional_bounds
+from vae.metrics import MAX_UNRELIABLE, as_table, as_written
 from vae.probe import MAX_IMAGES, probe_codes
 from vae.runs import MAX_VALUES, RunError, check_file_name, metrics_path, save_test_metrics
 
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
-MAY_BE_UNDEFINED = {"log_marginal_stderr", "psnr"}  # of a single image; where all are reconstructed exactly
+MAY_BE_UNDEFINED = {"log_marginal_stderr", "log_marginal_error", "psnr"}  # the last where all is reconstructed exactly
+IMAGES_AT_ONCE = {"quadrature": 1_000, "ais": 50, "importance": None}
+SIMULATED_IMAGES = 100  # of the model, on which the bounds by annealing are compared
+LOWER_BOUND = (
+    "log p(x) is too low, nobody knows how far: for {share:.0%} of the images a few samples carry all the weight. "
+    "--estimator ais comes nearer."
+)
 DECODED_AT_ONCE = 500  # samples of the prior: a categorical p(x|z) takes half a megabyte an image
 Resolution = restricted_number_type("Resolution", int, [(">=", 10), ("<=", 1_000)], docstring="10 to 1,000")
 
@@ -111,21 +119,53 @@ def probe_model(lit: LitVAE, data: Any, split: str) -> dict[str, float]:
     """The accuracies of `probe_codes`, of a model that was tested on that split."""
     n = num_probed(data)
     means, _ = encode_images(lit.vae, data.images("train", n).to(lit.vae.prior_loc.device))
-    return probe_codes(means, data.labels("train", n), lit.test_codes["means"], data.labels(split))
+    return probe_codes(means, data.labels("train", n), lit.test_columns["mean"], data.labels(split))
 
 
-def print_metrics(found: Mapping[str, float], lit: LitVAE, data: Any, split: str, title: str) -> dict[str, Any]:
+def choose_estimator(lit: LitVAE, data: Any, name: str, num_samples: tuple[int, ...], num_images: int | None) -> str:
+    """Prepare a test with an estimator of log p(x), on a part of the images or on all: its name.
+
+    Raises:
+        RunError: the model has too many latent variables for it.
+    """
+    try:
+        name, lit.estimator = estimator(name, lit.vae, num_samples)
+    except ValueError as error:
+        raise RunError(f"--estimator {error}") from error
+    data.test_batch_size, data.num_test_images = IMAGES_AT_ONCE[name], num_images
+    return name
+
+
+def measure_gap(lit: LitVAE) -> float:
+    """How far the bounds by annealing are apart on images of the model itself: nats, with twice its standard error."""
+    index = torch.arange(SIMULATED_IMAGES, device=lit.vae.prior_loc.device)
+    below, above = bidirectional_bounds(lit.vae, index)
+    gap = (above - below).mean().clamp(min=0) + 2 * (above - below).std() / len(index) ** 0.5
+    return gap.item()
+
+
+def print_metrics(
+    found: Mapping[str, float], lit: LitVAE, data: Any, split: str, title: str, estimator: str, counts: tuple[int, ...]
+) -> dict[str, Any]:
     """Print what a test has found as a table; the same as it is written."""
-    metrics, rows = summarize(found, lit.vae.likelihood.log_prob_kind(data.binary))
+    found = dict(found)
+    measure = lit.vae.likelihood.log_prob_kind(data.binary)
+    is_sampled = estimator == "importance"
+    num_samples = counts[-1] if is_sampled else None
+    if estimator == "ais":
+        found["test/log_marginal_error"] = measure_gap(lit)
+    metrics = as_written(found, split=split, measure=measure, estimator=estimator, num_samples=num_samples)
     table = Table("", f"{data.name}, {split}", "", title=title)
-    for row in rows:
+    for row in as_table(metrics):
         table.add_row(*row)
     Console().print(table)
     undefined = {name.removeprefix("test/") for name, value in found.items() if not isfinite(value)}
     if undefined - MAY_BE_UNDEFINED:
         names = ", ".join(sorted(undefined))
         print(f"warning: not finite, and so null in the file: {names}.", file=sys.stderr)
-    return {"split": split, **metrics}
+    elif is_sampled and counts[-1] > 1 and found["test/unreliable_images"] > MAX_UNRELIABLE:
+        print(LOWER_BOUND.format(share=found["test/unreliable_images"]), file=sys.stderr)
+    return metrics
 
 
 def save_metrics(checkpoint: Path, metrics: Mapping[str, Any]) -> None:

@@ -152,15 +152,18 @@ def check_file_name(path: Path) -> None:
 
 
 @rank_zero_only
-def save_codes(path: Path, codes: Mapping[str, Tensor], labels: Tensor | None) -> Path:
+def save_codes(path: Path, columns: Mapping[str, Tensor], labels: Tensor | None) -> Path:
     """Write the codes of a test as a NumPy archive: arrays that `numpy.load` reads.
 
     Args:
         path: the file.
-        codes: the arrays by name, a row per image.
+        columns: what the test found of each image.
         labels: the images' labels [N], if there are any.
     """
+    index = columns["index"].long()
+    codes = {name: columns[name] for name in ("elbo", "log_marginal")}
+    codes |= {f"{name}s": columns[name].float() for name in ("mean", "scale")} | {"index": index}
     content = BytesIO()
-    np.savez(content, **codes, **({} if labels is None else {"labels": labels}))
+    np.savez(content, **codes, **({} if labels is None else {"labels": labels[index]}))
     write_atomically(path.resolve(), content.getvalue())  # what a link leads to
     return path

@@ -1,0 +1,91 @@
+"""What is measured of each image: pure functions of a VAE, images [B, C, H, W] and their numbers in the split, [B].
+
+Each returns named columns with one row per image, [B] or [B, Z]. No value depends on the other images of the batch.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from vae import marginal
+from vae.model import NOISE_CHUNK, VAE
+from vae.noise import counter_normal
+
+EVALUATION_SEED = 1312_6114
+
+Columns = dict[str, Tensor]
+Estimator = Callable[[VAE, Tensor, Tensor], marginal.Estimate]
+
+
+def evaluation_noise(index: Tensor, num_samples: int, dim: int) -> Iterator[Tensor]:
+    """The noise of images, a function of their numbers [B] and of the sample alone: chunks [k, B, dim]."""
+    for samples in torch.arange(num_samples, device=index.device).split(NOISE_CHUNK):
+        yield counter_normal(EVALUATION_SEED, index, samples, dim)
+
+
+@torch.no_grad()
+def evaluate_bound(vae: VAE, x: Tensor, index: Tensor, num_samples: int = 1) -> Columns:
+    """The bound of equation 10 with L samples, and the posterior.
+
+    Returns:
+        index, elbo, reconstruction and kl, [B]; mean, scale and kl_per_dimension, [B, Z]; nats.
+    """
+    index = index.to(x.device)
+    q_z = vae.encode(x)
+    eps = torch.cat([*evaluation_noise(index, num_samples, vae.latent_dim)])
+    posterior = {"mean": q_z.mean, "scale": q_z.stddev, "kl_per_dimension": vae.kl_per_dimension(q_z)}
+    return {"index": index} | vae.elbo(x, eps=eps, q_z=q_z)._asdict() | posterior
+
+
+@torch.no_grad()
+def evaluate_reconstruction(vae: VAE, x: Tensor) -> Columns:
+    """How near the reconstruction at the posterior's mean comes: [B] each.
+
+    Returns:
+        mse: the mean squared error; ssim, where its window fits; exact_reconstructions: 1 where all 8-bit values are.
+    """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    reconstructions = vae.reconstruct(x)
+    differs = (255 * reconstructions).round() != (255 * x).round()
+    columns = {
+        "mse": (reconstructions - x).square().mean((1, 2, 3)),
+        "exact_reconstructions": 1 - differs.flatten(1).any(1).float(),
+    }
+    if min(x.shape[2:]) >= 6:  # it reaches five pixels beyond a border, into the image's reflection
+        columns["ssim"] = structural_similarity_index_measure(reconstructions, x, data_range=1.0, reduction="none")
+    return columns
+
+
+def evaluate_marginal(vae: VAE, x: Tensor, index: Tensor, estimator: Estimator) -> Columns:
+    """log p(x) as the estimator has it, its standard error and its bias, and what the estimator says of itself: [B]."""
+    found = estimator(vae, x, index.to(x.device))
+    return {
+        "log_marginal": found.log_marginal,
+        "estimator_stderr": found.stderr,
+        "estimator_bias": found.bias,
+        **found.details,
+    }
+
+
+def estimator(name: str, vae: VAE, num_samples: tuple[int, ...]) -> tuple[str, Estimator]:
+    """An estimator of log p(x) and its name: quadrature, ais or importance; for auto, quadrature where it is possible.
+
+    Args:
+        num_samples: of importance, rising numbers, each of which gives a bound.
+
+    Raises:
+        ValueError: quadrature of more latent variables than it takes.
+    """
+    if name == "auto":
+        name = "quadrature" if vae.latent_dim <= marginal.MAX_QUADRATURE_DIM else "importance"
+    if name == "quadrature" and vae.latent_dim > marginal.MAX_QUADRATURE_DIM:
+        most = marginal.MAX_QUADRATURE_DIM
+        raise ValueError(f"quadrature: expected at most {most} latent variables, got {vae.latent_dim}; take ais")
+    return name, {
+        "quadrature": marginal.quadrature,
+        "ais": marginal.annealed_importance_sampling,
+        "importance": partial(marginal.importance_sampling, num_samples=num_samples),
+    }[name]

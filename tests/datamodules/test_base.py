@@ -486,3 +486,18 @@ def test_the_data_dir_of_the_environment(monkeypatch, variable, expected):
     monkeypatch.setenv("VAE_DATA_DIR", variable)
     assert Digits().data_dir == Path(expected)
     Digits(data_dir=variable)  # no error
+
+
+def test_a_part_of_a_split_is_the_same_images_whatever_the_batches():
+    found = []
+    for batch_size in (7, 100):
+        data = Digits(batch_size=batch_size)
+        data.num_test_images = 50
+        batches = [*data.test_dataloader()]
+        found.append(torch.cat([batch.index for batch in batches]))
+        assert torch.equal(torch.cat([batch.images for batch in batches]), data.splits["test"].images[found[-1]])
+    assert torch.equal(*found)
+    assert len(found[0].unique()) == 50
+    assert found[0].max() > 250  # not the first ones
+    data.num_test_images = 1_000
+    assert torch.equal(torch.cat([batch.index for batch in data.test_dataloader()]), torch.arange(300))

@@ -529,6 +529,10 @@ def test_weight_decay_reaches_the_optimizer():
         ({"optimizer": "Adafactor", "weight_prior": True}, "weight_prior: the decay of Adafactor is not part"),
         ({"gradient_clip_val": 0.0}, r"gradient_clip_val: expected a number above 0, got 0\.0"),
         ({"optimizer": "LBFGS"}, "unknown optimizer 'LBFGS'"),
+        (
+            {"optimizer": "Rprop", "lr_schedule": "cosine"},
+            "lr_schedule: Rprop takes its learning rate at the first step",
+        ),
         ({"optimizer": "Rprop", "weight_decay": 0.1}, "weight_decay: Rprop has none; choose another optimizer"),
         ({"objective": "vi"}, "unknown objective 'vi': choose one of dreg, elbo, iwae"),
         ({"objective": "iwae", "beta": 0.5}, "beta, beta_warmup_epochs and analytic_kl belong to the objective elbo"),

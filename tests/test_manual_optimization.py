@@ -1,51 +1,76 @@
-"""Which callbacks of Lightning have no effect where a model takes its optimiser steps itself."""
+"""Which callbacks have no effect, or a wrong one, where a model takes its optimiser steps itself."""
+
+from contextlib import nullcontext
 
 import pytest
-import pytorch_lightning.callbacks
+import torch
 from helpers import DIGITS, QUIET
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import BatchSizeFinder, LearningRateFinder, SpikeDetection, StochasticWeightAveraging
+from pytorch_lightning.callbacks import (
+    BatchSizeFinder,
+    EMAWeightAveraging,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    SpikeDetection,
+    StochasticWeightAveraging,
+)
 from pytorch_lightning.tuner import Tuner
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.types import LRSchedulerConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datamodules import Digits
 from vae import LitVAE
-from vae.manual_optimization import check_callbacks
 
 
 class OwnAveraging(StochasticWeightAveraging):
     pass
 
 
-class OwnAccumulation(Callback):
+class Own(Callback):
+    def __init__(self, change):
+        self.change = change
+
     def on_train_start(self, trainer, lit):
-        trainer.accumulate_grad_batches = 2
+        self.change(trainer)
 
 
-def is_refused(kind):
-    try:
-        check_callbacks([kind.__new__(kind)])
-    except MisconfigurationException as error:
-        assert str(error).startswith(f"{kind.__name__}: sets ")
-        return True
-    return False
+def accumulate(trainer):
+    trainer.accumulate_grad_batches = 2
 
 
-def test_the_rule_finds_what_needs_automatic_optimization():
-    kinds = [getattr(pytorch_lightning.callbacks, name) for name in pytorch_lightning.callbacks.__all__]
-    refused = {kind.__name__ for kind in kinds if is_refused(kind)}
-    assert refused == {"GradientAccumulationScheduler", "LearningRateFinder", "StochasticWeightAveraging"}
-    assert is_refused(OwnAveraging)
-    assert is_refused(OwnAccumulation)
+def add_scheduler(trainer):
+    schedule = torch.optim.lr_scheduler.StepLR(trainer.optimizers[0], 1)
+    trainer.lr_scheduler_configs.append(LRSchedulerConfig(schedule))
 
 
-@pytest.mark.parametrize("callback", [StochasticWeightAveraging(0.1), LearningRateFinder(), OwnAccumulation()])
-def test_they_are_refused_before_the_first_step(callback):
+@pytest.mark.parametrize(
+    "callback",
+    [
+        GradientAccumulationScheduler({0: 2}),
+        LearningRateFinder(),
+        OwnAveraging(0.1),
+        Own(accumulate),
+        Own(lambda trainer: setattr(trainer, "accumulate_grad_batches", 2)),
+        Own(add_scheduler),
+    ],
+)
+def test_what_needs_automatic_optimization_is_refused_before_the_first_step(callback):
     trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, callbacks=[callback], **QUIET)
-    with pytest.raises(MisconfigurationException, match="manual optimization"):
+    with pytest.raises(MisconfigurationException, match="without effect.*manual optimization"):
         trainer.fit(LitVAE(image_shape=(1, 8, 8), hidden_dims=8), Digits())
     assert trainer.global_step == 0
+
+
+def test_weights_are_averaged_after_each_step_or_not_at_all():
+    """In blocks of two steps an average that takes every second one would keep the initial weights."""
+    for steps_per_block, steps in ((1, 12), (2, 0)):
+        average = EMAWeightAveraging(decay=0.5, update_every_n_steps=2)
+        trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, callbacks=[average], **QUIET)
+        refused = pytest.raises(MisconfigurationException, match=r"EMAWeightAveraging: .*--data\.steps_per_block 1")
+        with nullcontext() if steps else refused:
+            trainer.fit(LitVAE(image_shape=(1, 8, 8), hidden_dims=8), Digits(steps_per_block=steps_per_block))
+        assert trainer.global_step == steps
 
 
 def test_the_batch_size_can_be_tuned_from_python():

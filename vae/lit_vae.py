@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from vae.choices import check_number, check_whole, choose
 from vae.evaluation import Estimator, evaluate_bound, evaluate_marginal, evaluate_reconstruction
 from vae.likelihoods import at_least_float32
-from vae.manual_optimization import check_callbacks
+from vae.manual_optimization import check_callbacks, check_trainer
 from vae.marginal import importance_sampling
 from vae.metrics import ImageTable, means, summarize_bound, summarize_test
 from vae.model import VAE
@@ -127,6 +127,8 @@ class LitVAE(LightningModule):
             )
         self.optimizer = choose("optimizer", optimizer, OPTIMIZERS)
         self.lr_schedule = choose("lr_schedule", lr_schedule, LR_SCHEDULES)
+        if optimizer == "Rprop" and self.lr_schedule:
+            raise ValueError("lr_schedule: Rprop takes its learning rate at the first step alone; choose constant")
         if (weight_decay or weight_prior) and "weight_decay" not in signature(self.optimizer).parameters:
             raise ValueError(f"weight_decay: {optimizer} has none; choose another optimizer, such as Adam")
         if weight_prior and optimizer in DECOUPLED_DECAY:
@@ -160,7 +162,7 @@ class LitVAE(LightningModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            check_callbacks(self.trainer.callbacks)
+            check_callbacks(self.trainer, lambda: self.steps_per_epoch)
             limits = self.trainer.max_epochs, self.trainer.max_steps
             check_ends(self.hparams.lr_schedule, self.hparams.beta_warmup_epochs, *limits, lambda: self.steps_per_epoch)
         if stage == "fit" and self.starts_at_mean:
@@ -248,6 +250,9 @@ class LitVAE(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.epoch_steps = 0
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        check_trainer(self.trainer)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The optimiser steps of a block: images [B, C, H, W], to be cut by `batch.sizes`; the loss of the last one."""

@@ -1,48 +1,51 @@
-"""What a callback of the Trainer changes, by its code: some have no effect where a model takes its own steps."""
+"""What has no effect in a Trainer, or a wrong one, where a model takes its own optimiser steps, several a batch."""
 
-import dis
-from collections.abc import Iterable
-from inspect import isfunction, unwrap
+from collections.abc import Callable
 
-from pytorch_lightning import Callback
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import (
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-AUTOMATIC = {
-    "accumulate_grad_batches",
-    "lr_scheduler_configs",
-    "_skip_backward",
-}  # read in automatic optimisation alone
+REASON = "without effect: the model takes its optimiser steps itself (manual optimization); leave this callback out"
+AUTOMATIC = (GradientAccumulationScheduler, LearningRateFinder, StochasticWeightAveraging)
 
 
-def effects(callback: Callback) -> set[str]:
-    """The attributes that the methods of a callback assign, and the modules of the Lightning functions that they call.
+def check_callbacks(trainer: Trainer, steps_per_epoch: Callable[[], float]) -> None:
+    """See, before training, that no callback of Lightning needs automatic optimisation or counts batches as steps.
 
-    Those functions count like methods. Nothing is executed.
-    """
-    found: set[str] = set()
-    kinds = [kind for kind in type(callback).__mro__ if kind not in Callback.__mro__]
-    functions = [unwrap(value) for kind in kinds for value in vars(kind).values() if isfunction(value)]
-    for function in functions:  # which grows
-        for instruction in dis.get_instructions(function):
-            if instruction.opname == "STORE_ATTR":
-                found.add(instruction.argval)
-            elif instruction.opname == "LOAD_GLOBAL":
-                called = unwrap(function.__globals__.get(instruction.argval, None))
-                if isfunction(called) and called.__module__.startswith("pytorch_lightning."):
-                    found.add(called.__module__)
-                    functions += [called] if called not in functions else []
-    return found
+    `check_trainer` would find the first, but some of them act late in a training.
 
-
-def check_callbacks(callbacks: Iterable[Callback]) -> None:
-    """See that none of them needs automatic optimisation.
+    Args:
+        steps_per_epoch: gives the optimiser steps of an epoch; asked only where something depends on it.
 
     Raises:
         MisconfigurationException: one of them does.
     """
-    for callback in callbacks:
-        if changed := AUTOMATIC & effects(callback):
+    for callback in trainer.callbacks:
+        if isinstance(callback, AUTOMATIC):
+            raise MisconfigurationException(f"{type(callback).__name__}: {REASON}")
+        if isinstance(callback, WeightAveraging) and steps_per_epoch() != trainer.num_training_batches:
             raise MisconfigurationException(
-                f"{type(callback).__name__}: sets {', '.join(sorted(changed))} of the Trainer, without effect: "
-                "the model takes its optimiser steps itself (manual optimization); leave this callback out"
+                f"{type(callback).__name__}: averages after each batch of the Trainer, here a block of steps; "
+                "set --data.steps_per_block 1"
             )
+
+
+def check_trainer(trainer: Trainer) -> None:
+    """See that nobody has set what the Trainer reads in automatic optimisation alone.
+
+    Raises:
+        MisconfigurationException: a callback has.
+    """
+    changed = {
+        "accumulate_grad_batches": trainer.accumulate_grad_batches != 1,
+        "lr_scheduler_configs": trainer.lr_scheduler_configs != [],
+    }
+    if any(changed.values()):
+        names = " and ".join(name for name in changed if changed[name])
+        raise MisconfigurationException(f"a callback has set {names} of the Trainer, {REASON}")

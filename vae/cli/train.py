@@ -12,7 +12,7 @@ import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import restricted_number_type
 from pytorch_lightning import LightningDataModule, Trainer
-from pytorch_lightning.callbacks import EarlyStopping, Timer
+from pytorch_lightning.callbacks import BatchSizeFinder, EarlyStopping, LearningRateFinder, Timer
 from pytorch_lightning.callbacks import ProgressBar as Progress
 from pytorch_lightning.cli import ArgsType, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
@@ -37,7 +37,6 @@ from vae.cli.messages import unknown_dataset
 from vae.cli.own_parts import ImportOption
 from vae.cli.parser import CommandLineParser, TrainerHelp
 from vae.lit_vae import LitVAE
-from vae.manual_optimization import effects
 
 SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 DEFAULTS = signature(Trainer).parameters
@@ -243,7 +242,7 @@ class TrainCLI(LightningCLI):
     def fit(self) -> None:
         """Train. What can be wrong is checked first, so that then nothing is written."""
         for callback in self.trainer.callbacks:
-            if any(module.startswith("pytorch_lightning.tuner.") for module in effects(callback)):
+            if isinstance(callback, BatchSizeFinder | LearningRateFinder):
                 raise runs.RunError(
                     f"--trainer.callbacks {type(callback).__name__}: changes a hyper-parameter, which a run keeps; "
                     "choose --data.batch_size and --model.learning_rate"

@@ -48,8 +48,7 @@ def test(
     data.test_split, chosen = split, cli.choose_estimator(lit, data, estimator, num_samples, num_images)
     (found,) = cli.evaluation_trainer(accelerator=accelerator, devices=devices).test(lit, data, verbose=False)
     found |= cli.probe_model(lit, data, split) if probe else {}
-    metrics = cli.print_metrics(found, lit, data, split, str(checkpoint), chosen, num_samples)
-    cli.save_metrics(checkpoint, metrics)
+    cli.report(found, lit, data, split, checkpoint, chosen, num_samples)
     if save:
         print(f"Written to {runs.save_codes(Path(save), lit.test_columns, data.labels(split))}")
 
@@ -57,8 +56,10 @@ def test(
 if __name__ == "__main__":
     with cli.user_facing_errors(DataError, DataWarning):
         cli.import_parts()
-        samples = "Samples of the estimator importance; 1,10,100 gives each its bound."
-        counts = {"type": cli.parse_sample_counts, "default": (100,), "help": samples}
-        info = {"action": "store_true", "help": "Only tell what the model is; needs no data."}
-        probe = {"action": "store_true", "help": "Also fit classifiers of the labels to the codes."}
+        counts = {
+            "type": cli.parse_sample_counts,
+            "default": (100,),
+            "help": "Of importance; 1,10,100 gives each a bound.",
+        }
+        info, probe = "Only tell what the model is; needs no data.", "Also fit classifiers of the labels to the codes."
         cli.run_command(test, num_samples=counts, info=info, probe=probe)

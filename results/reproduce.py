@@ -36,7 +36,7 @@ def reproduce(name: str, seed: int, num_samples: int, columns: list[str]) -> dic
     else:
         options = ["--config", config, "--seed_everything", seed]
     script("train.py", "--run_name", run, *options)
-    script("test.py", "--ckpt_path", run, "--num_samples", num_samples)
+    script("test.py", "--ckpt_path", run, "--estimator", "importance", "--num_samples", num_samples)
     metrics = json.loads((runs.run_folder(run) / "test_metrics.json").read_text())
     checkpoint = Path(metrics.pop("checkpoint"))
     if "analytic_kl_estimate" in columns:

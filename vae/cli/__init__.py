@@ -8,10 +8,9 @@ from vae.cli.evaluation import (
     draw,
     evaluation_trainer,
     parse_sample_counts,
-    print_metrics,
     probe_model,
+    report,
     run_command,
-    save_metrics,
 )
 from vae.cli.own_parts import import_parts
 from vae.cli.train import TrainCLI
@@ -25,9 +24,8 @@ __all__ = [
     "evaluation_trainer",
     "import_parts",
     "parse_sample_counts",
-    "print_metrics",
     "probe_model",
     "run_command",
-    "save_metrics",
+    "report",
     "user_facing_errors",
 ]

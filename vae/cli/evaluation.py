@@ -62,12 +62,13 @@ def run_command(function: Callable, *optional: Callable, **options) -> None:
     Args:
         function: what is run.
         optional: functions whose keyword-only parameters the command line has too; it gets them as keywords.
-        options: the arguments of add_argument for parameters whose type does not suffice.
+        options: the arguments of add_argument for parameters whose type does not suffice; of a flag its help alone.
     """
     parser = CommandLineParser(description=str(function.__doc__).splitlines()[0])
     parser.add_function_arguments(function, as_group=False, skip=set(options))
     for name, settings in options.items():
-        parser.add_argument(f"--{name}", **settings)
+        flag = {"action": "store_true", "help": settings}
+        parser.add_argument(f"--{name}", **(flag if isinstance(settings, str) else settings))
     for other in optional:
         material = {
             name for name, parameter in signature(other).parameters.items() if parameter.kind != Parameter.KEYWORD_ONLY
@@ -144,10 +145,16 @@ def measure_gap(lit: LitVAE) -> float:
     return gap.item()
 
 
-def print_metrics(
-    found: Mapping[str, float], lit: LitVAE, data: Any, split: str, title: str, estimator: str, counts: tuple[int, ...]
-) -> dict[str, Any]:
-    """Print what a test has found as a table; the same as it is written."""
+def report(
+    found: Mapping[str, float],
+    lit: LitVAE,
+    data: Any,
+    split: str,
+    checkpoint: Path,
+    estimator: str,
+    counts: tuple[int, ...],
+) -> None:
+    """Print what a test has found as a table, and write it into the run's folder."""
     found = dict(found)
     measure = lit.vae.likelihood.log_prob_kind(data.binary)
     is_sampled = estimator == "importance"
@@ -155,7 +162,7 @@ def print_metrics(
     if estimator == "ais":
         found["test/log_marginal_error"] = measure_gap(lit)
     metrics = as_written(found, split=split, measure=measure, estimator=estimator, num_samples=num_samples)
-    table = Table("", f"{data.name}, {split}", "", title=title)
+    table = Table("", f"{data.name}, {split}", "", title=str(checkpoint))
     for row in as_table(metrics):
         table.add_row(*row)
     Console().print(table)
@@ -165,7 +172,7 @@ def print_metrics(
         print(f"warning: not finite, and so null in the file: {names}.", file=sys.stderr)
     elif is_sampled and counts[-1] > 1 and found["test/unreliable_images"] > MAX_UNRELIABLE:
         print(LOWER_BOUND.format(share=found["test/unreliable_images"]), file=sys.stderr)
-    return metrics
+    save_metrics(checkpoint, metrics)
 
 
 def save_metrics(checkpoint: Path, metrics: Mapping[str, Any]) -> None:

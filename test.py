@@ -41,8 +41,7 @@ def test(
     """
     checkpoint = runs.find_checkpoint(ckpt_path, run_name)
     if info:
-        print("\n".join(f"{name:<28} {value}" for name, value in runs.describe(checkpoint, DATASETS).items()))
-        return
+        return print("\n".join(f"{name:<28} {value}" for name, value in runs.describe(checkpoint, DATASETS).items()))
     lit, data = runs.load_run(checkpoint, DATASETS, data_dir)
     cli.check_request(data, split, save, probe)
     data.test_split, chosen = split, cli.choose_estimator(lit, data, estimator, num_samples, num_images)
@@ -56,10 +55,4 @@ def test(
 if __name__ == "__main__":
     with cli.user_facing_errors(DataError, DataWarning):
         cli.import_parts()
-        counts = {
-            "type": cli.parse_sample_counts,
-            "default": (100,),
-            "help": "Of importance; 1,10,100 gives each a bound.",
-        }
-        info, probe = "Only tell what the model is; needs no data.", "Also fit classifiers of the labels to the codes."
-        cli.run_command(test, num_samples=counts, info=info, probe=probe)
+        cli.run_command(test, **cli.TEST_OPTIONS)

@@ -2,12 +2,12 @@
 
 from vae.cli.errors import user_facing_errors
 from vae.cli.evaluation import (
+    TEST_OPTIONS,
     Resolution,
     check_request,
     choose_estimator,
     draw,
     evaluation_trainer,
-    parse_sample_counts,
     probe_model,
     report,
     run_command,
@@ -16,6 +16,7 @@ from vae.cli.own_parts import import_parts
 from vae.cli.train import TrainCLI
 
 __all__ = [
+    "TEST_OPTIONS",
     "Resolution",
     "TrainCLI",
     "check_request",
@@ -23,7 +24,6 @@ __all__ = [
     "draw",
     "evaluation_trainer",
     "import_parts",
-    "parse_sample_counts",
     "probe_model",
     "run_command",
     "report",

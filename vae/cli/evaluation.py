@@ -56,19 +56,29 @@ def parse_sample_counts(text: str | tuple[int, ...]) -> tuple[int, ...]:
     return counts
 
 
+TEST_OPTIONS = {  # of test.py, whose type does not suffice
+    "num_samples": {
+        "type": parse_sample_counts,
+        "default": (100,),
+        "help": "Samples of the estimator importance; 1,10,100 gives each its bound.",
+    },
+    "info": {"action": "store_true", "help": "Only tell what the model is; needs no data."},
+    "probe": {"action": "store_true", "help": "Also fit classifiers of the labels to the codes."},
+}
+
+
 def run_command(function: Callable, *optional: Callable, **options) -> None:
     """Run a function as a command line, which its parameters, their types and its docstring make.
 
     Args:
         function: what is run.
         optional: functions whose keyword-only parameters the command line has too; it gets them as keywords.
-        options: the arguments of add_argument for parameters whose type does not suffice; of a flag its help alone.
+        options: the arguments of add_argument for parameters whose type does not suffice.
     """
     parser = CommandLineParser(description=str(function.__doc__).splitlines()[0])
     parser.add_function_arguments(function, as_group=False, skip=set(options))
     for name, settings in options.items():
-        flag = {"action": "store_true", "help": settings}
-        parser.add_argument(f"--{name}", **(flag if isinstance(settings, str) else settings))
+        parser.add_argument(f"--{name}", **settings)
     for other in optional:
         material = {
             name for name, parameter in signature(other).parameters.items() if parameter.kind != Parameter.KEYWORD_ONLY

@@ -41,7 +41,8 @@ def test(
     """
     checkpoint = runs.find_checkpoint(ckpt_path, run_name)
     if info:
-        return print("\n".join(f"{name:<28} {value}" for name, value in runs.describe(checkpoint, DATASETS).items()))
+        print("\n".join(f"{name:<28} {value}" for name, value in runs.describe(checkpoint, DATASETS).items()))
+        return
     lit, data = runs.load_run(checkpoint, DATASETS, data_dir)
     cli.check_request(data, split, save, probe)
     data.test_split, chosen = split, cli.choose_estimator(lit, data, estimator, num_samples, num_images)

@@ -35,7 +35,7 @@ def seeded():
 
 @pytest.mark.parametrize(("dim", "scale"), [(1, 0.8), (2, 0.8), (2, 0.05), (3, 0.8)])
 def test_quadrature_meets_the_closed_form(dim, scale):
-    vae, x, exact = linear_gaussian(dim, scale, offset=0.5, num_images=3)
+    vae, x, exact = linear_gaussian(dim, scale, offset=0.5, num_images=1 if dim == 3 else 3)
     found = marginal.quadrature(vae, x)
     assert found.bias.max() <= 0.01
     torch.testing.assert_close(found.log_marginal, exact, atol=2e-3, rtol=0)

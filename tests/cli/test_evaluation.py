@@ -106,7 +106,7 @@ def test_nothing_drawn_is_an_error(script):
 
 
 def test_a_split_without_images(script, tiny_mnist):
-    script("train.py", "--data", "MNIST", "--data.val_size", 0, "--trainer.max_epochs", 1)
+    script("train.py", "--data", "MNIST", "--data.val_size", 0, "--model.hidden_dims", 8, "--trainer.max_epochs", 1)
     reason = "MNIST has no val images, as it was split for this model."
     outcome = script("test.py", "--split", "val")
     assert (outcome.status, outcome.err) == (1, f"error: {reason}\n")

@@ -47,7 +47,7 @@ class Handler(SimpleHTTPRequestHandler):
             for place in range(0, len(content), 1 + len(content) // 10):
                 self.wfile.write(content[place : place + 1 + len(content) // 10])
                 self.wfile.flush()
-                time.sleep(0.1)
+                time.sleep(0.02)
         else:
             self.wfile.write(content)
 

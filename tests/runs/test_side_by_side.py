@@ -3,9 +3,7 @@
 import csv
 import io
 import json
-import os
 import shutil
-import subprocess
 import sys
 from math import isnan
 from pathlib import Path
@@ -13,41 +11,59 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers import DIGITS
-from processes import PROJECT
+from processes import PROJECT, Outcome
 
-from vae.runs.__main__ import VALUES, differing, find_runs, rows, summary
-
-
-def side_by_side(*options):
-    return subprocess.run(
-        [sys.executable, "-m", "vae.runs", *options],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
-    )
+from vae.runs.__main__ import VALUES, differing, find_runs, main, rows, summary
 
 
 @pytest.fixture
-def one_run(script):
-    assert script("train.py", *DIGITS, "--trainer.max_epochs", 1, "--run_name", "b").status == 0
-    return Path("lightning_logs/b")
+def side_by_side(monkeypatch, capsys):
+    """Runs the command in this process."""
+
+    def run(*options):
+        monkeypatch.setattr(sys, "argv", ["vae.runs", *options])
+        capsys.readouterr()  # what a fixture printed
+        status = 0
+        try:
+            main()
+        except SystemExit as end:
+            status = end.code
+        return Outcome(status, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture
-def three_runs(script):
+def one_run(trained_once, tmp_path):
+    options = ["--trainer.max_epochs", 1, "--model.hidden_dims", 8, "--run_name", "b"]
+    return trained_once(tmp_path, "--data", "Digits", *options).relative_to(tmp_path)
+
+
+@pytest.fixture
+def three_runs(one_run, script):
     """Two runs that differ in their seed alone, tested, and one with another latent space."""
-    for name, seed, latent_dim in (("a0", 0, 2), ("a1", 1, 2), ("b", 0, 5)):
-        options = ["--run_name", name, "--seed_everything", seed, "--model.latent_dim", latent_dim]
-        assert script("train.py", *DIGITS, "--trainer.max_epochs", 2, *options).status == 0
-    for name in ("a0", "a1"):
-        assert script("test.py", "--ckpt_path", name, "--num_samples", 5).status == 0
+    assert script("test.py", "--num_samples", 5).status == 0
+    tested = one_run / "test_metrics.json"
+    for seed in (0, 1):
+        run = Path(shutil.copytree(one_run, one_run.with_name(f"a{seed}")))
+        damage_settings(run, "seed_everything: 0", f"seed_everything: {seed}")
+        metrics = json.loads(tested.read_text())
+        (run / tested.name).write_text(json.dumps(metrics | {"elbo": metrics["elbo"] + seed / 3}))
+    damage_settings(one_run, "latent_dim: 2", "latent_dim: 5")
+    tested.unlink()
 
 
-def test_runs_of_several_seeds_are_one_row_with_mean_and_standard_deviation(three_runs):
+def damage_settings(run, old, new):
+    path = run / "config.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_runs_of_several_seeds_are_one_row_with_mean_and_standard_deviation(three_runs, side_by_side):
     done = side_by_side("--csv")
-    assert done.returncode == 0, done.stderr
-    both, other = csv.DictReader(io.StringIO(done.stdout))
+    assert done.status == 0, done.err
+    both, other = csv.DictReader(io.StringIO(done.out))
     assert (both["run"], both["seeds"], both["model.latent_dim"]) == ("a0 a1", "0 1", "2")
     assert (other["run"], other["model.latent_dim"]) == ("b", "5")
     assert not {"model.activation", "trainer.max_epochs"} & both.keys()  # they do not differ
@@ -67,15 +83,10 @@ def test_runs_of_several_seeds_are_one_row_with_mean_and_standard_deviation(thre
         "epochs sd",
     }
     assert {name for name in columns if isnan(second[name])} == empty
-    table = side_by_side().stdout
+    table = side_by_side().out
     assert f"{elbo.mean():.2f} ± {elbo.std():.2f}" in table
     assert "latent_dim 5" in table
     assert "a0 a1" in table
-
-
-def damage_settings(run, old, new):
-    path = run / "config.yaml"
-    path.write_text(path.read_text().replace(old, new))
 
 
 DAMAGES = {
@@ -92,7 +103,7 @@ DAMAGES = {
 }
 
 
-def test_a_damaged_run_is_named_and_left_out(one_run):
+def test_a_damaged_run_is_named_and_left_out(one_run, side_by_side):
     for name, damage in DAMAGES.items():
         damage(Path(shutil.copytree(one_run, one_run.with_name(name))))
     shutil.copytree(one_run, one_run.with_name("dangling"))
@@ -100,24 +111,24 @@ def test_a_damaged_run_is_named_and_left_out(one_run):
         path.unlink()
         path.symlink_to("nowhere")
     done = side_by_side("--csv")
-    assert len(done.stdout.splitlines()) == 2
-    for line, name in zip(done.stderr.splitlines(), sorted(DAMAGES), strict=True):
+    assert len(done.out.splitlines()) == 2
+    for line, name in zip(done.err.splitlines(), sorted(DAMAGES), strict=True):
         assert line.startswith(f"left out: lightning_logs/{name}")
 
 
-def test_texts_of_an_untrusted_run_are_shown_as_they_are(one_run):
+def test_texts_of_an_untrusted_run_are_shown_as_they_are(one_run, side_by_side):
     shutil.copytree(one_run, one_run.with_name("other"))
     damage_settings(one_run, "likelihood: bernoulli", 'likelihood: "[/red]\\e[31m"')
     table = side_by_side()
-    assert table.returncode == 0, table.stderr
-    assert "likelihood [/red]?[31m" in table.stdout
+    assert table.status == 0, table.err
+    assert "likelihood [/red]?[31m" in table.out
 
 
-def test_what_only_some_seeds_have_is_counted_and_other_first_weights_are_another_row(three_runs, script):
+def test_what_only_some_seeds_have_is_counted_and_other_first_weights_are_another_row(three_runs, side_by_side):
     Path("lightning_logs/a1/test_metrics.json").unlink()
-    options = [*DIGITS, "--trainer.max_epochs", 2, "--run_name", "c", "--init_from", "b", "--model.latent_dim", 5]
-    assert script("train.py", *options).status == 0
-    both, b, c = csv.DictReader(io.StringIO(side_by_side("--csv").stdout))
+    other = Path(shutil.copytree("lightning_logs/b", "lightning_logs/c"))
+    damage_settings(other, "init_from: null", "init_from: b")
+    both, b, c = csv.DictReader(io.StringIO(side_by_side("--csv").out))
     assert (both["test ELBO n"], both["epochs n"]) == ("1", "2")
     assert (b["init_from"], c["init_from"]) == ("", "b")
     assert summary(rows(find_runs("a*"))[0], "test ELBO").endswith(" (1 of 2)")
@@ -180,7 +191,9 @@ def test_options_that_a_model_does_not_take_fill_neither_rows_nor_columns():
     assert "model.channels" in rows(find_runs("d"))[0].settings
 
 
-def test_no_runs():
-    done = side_by_side()
-    assert done.returncode == 2
-    assert "there is no run with a checkpoint in lightning_logs" in done.stderr
+def test_no_runs(fork, tmp_path):
+    """As a process, and by the module's name."""
+    (tmp_path / "module.py").write_text("import runpy\nrunpy.run_module('vae.runs', run_name='__main__')\n")
+    done = fork(tmp_path / "module.py", PYTHONPATH=str(PROJECT))
+    assert (done.status, done.out) == (2, "")
+    assert "there is no run with a checkpoint in lightning_logs" in done.err

@@ -296,8 +296,7 @@ def test_untrusted_images(script, refuse, tmp_path, kind):
     else:
         bomb(path, 60_000 if kind == "a bomb" else 10_000)
     resume = ["--ckpt_path", "lightning_logs/version_0/checkpoints/last.ckpt"]
-    messages = refuse(["train.py", "test.py"], *resume)
-    messages += refuse(["visualizations.py"], *resume, "--figures", "reconstruction", "latent_scatter")
+    messages = refuse(SCRIPTS[:2] if kind == "a bomb" else ["test.py"], *resume)  # which all read it alike
     assert all("3.png" in message for message in messages)
 
 

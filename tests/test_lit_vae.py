@@ -405,19 +405,19 @@ def test_validation_reports_what_a_test_of_that_split_finds():
 @pytest.mark.parametrize("data", [MNIST, Digits])
 def test_a_resumed_run_ends_with_the_same_weights(tiny_mnist, data):
     """With a cosine schedule and dynamic binarisation, which must both go on where they stopped."""
-    small = {"val_size": 20} if data is MNIST else {}
+    small = {"val_size": 20, "batch_size": 15} if data is MNIST else {}
     options = {"lr_schedule": "cosine", "num_samples": 2}
 
     class StopAfterTwo(Callback):
         def on_train_epoch_end(self, trainer, lit):
             trainer.should_stop = trainer.current_epoch == 1
 
-    whole, _ = fit(data(batch_size=15, **small), epochs=4, **options)
-    fit(data(batch_size=15, **small), epochs=4, callbacks=[StopAfterTwo()], **options)
+    whole, _ = fit(data(**small), epochs=4, **options)
+    fit(data(**small), epochs=4, callbacks=[StopAfterTwo()], **options)
     torch.rand(5)  # the state of the global generator does not matter
     last = max(Path("checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
     assert torch.load(last, weights_only=True)["epoch"] == 1
-    resumed, _ = fit(data(batch_size=15, **small), epochs=4, ckpt_path=last, **options)
+    resumed, _ = fit(data(**small), epochs=4, ckpt_path=last, **options)
     for name, weights in whole.state_dict().items():
         assert torch.equal(weights, resumed.state_dict()[name]), name
 

@@ -33,9 +33,9 @@ def seeded():
 # Quadrature
 
 
-@pytest.mark.parametrize(("dim", "scale"), [(1, 0.8), (2, 0.8), (2, 0.05), (3, 0.8)])
+@pytest.mark.parametrize(("dim", "scale"), [(1, 0.8), (2, 0.8), (2, 0.05), (3, 2.0)])
 def test_quadrature_meets_the_closed_form(dim, scale):
-    vae, x, exact = linear_gaussian(dim, scale, offset=0.5, num_images=1 if dim == 3 else 3)
+    vae, x, exact = linear_gaussian(dim, scale, offset=0.5, num_images=3)
     found = marginal.quadrature(vae, x)
     assert found.bias.max() <= 0.01
     torch.testing.assert_close(found.log_marginal, exact, atol=2e-3, rtol=0)
@@ -140,7 +140,7 @@ def test_the_bounds_lie_on_either_side_and_close_with_longer_chains():
 def test_every_likelihood_can_be_annealed(likelihood):
     vae = vae_that_infers_the_prior(likelihood=likelihood).double()
     x = torch.cat([vae.decode(torch.randn(2, 2).double()).sample().clamp(0, 1), torch.ones(1, *SHAPE).double()])
-    found = marginal.annealed_importance_sampling(vae, x, torch.arange(3), 40)
+    found = marginal.annealed_importance_sampling(vae, x, torch.arange(3), 15)
     exact = marginal.quadrature(vae, x).log_marginal
     assert torch.all((found.log_marginal - exact).abs() < 5 * found.stderr + 0.02)
 

@@ -105,7 +105,8 @@ def test_nothing_drawn_is_an_error(script):
     assert "error: none of the figures could be drawn" in drawn.err
 
 
-def test_a_split_without_images(script, tiny_mnist):
+def test_a_split_without_images(script, tiny_mnist, monkeypatch):
+    monkeypatch.setattr("vae.explorer.page.MAX_IMAGES", 100)
     script("train.py", "--data", "MNIST", "--data.val_size", 0, "--model.hidden_dims", 8, "--trainer.max_epochs", 1)
     reason = "MNIST has no val images, as it was split for this model."
     outcome = script("test.py", "--split", "val")
@@ -138,7 +139,8 @@ def test_a_missing_data_set_costs_only_the_figures_that_show_it(script, tiny_pun
     assert alone.err.startswith("error: punks.png could not be downloaded")
 
 
-def test_some_figures_show_samples_from_the_prior_where_the_data_is_missing(script, tiny_punks):
+def test_some_figures_show_samples_from_the_prior_where_the_data_is_missing(script, tiny_punks, monkeypatch):
+    monkeypatch.setattr("vae.explorer.page.MAX_IMAGES", 100)
     script("train.py", "--data", "CryptoPunks", "--model.hidden_dims", 8, "--trainer.max_epochs", 1)
     (tiny_punks / "punks.png").unlink()
     drawn = script("visualizations.py", "--figures", "traversals", "explorer")

@@ -33,7 +33,7 @@ def seeded():
 # Quadrature
 
 
-@pytest.mark.parametrize(("dim", "scale"), [(1, 0.8), (2, 0.8), (2, 0.05), (3, 2.0)])
+@pytest.mark.parametrize(("dim", "scale"), [(1, 0.8), (2, 0.8), (2, 0.05), (3, 0.8)])
 def test_quadrature_meets_the_closed_form(dim, scale):
     vae, x, exact = linear_gaussian(dim, scale, offset=0.5, num_images=3)
     found = marginal.quadrature(vae, x)

@@ -144,6 +144,7 @@ REFUSED = {
     "max_epochs 0": "at least 1, got 0",
     "max_time 00:00:00:00": "more than no time",
     "max_steps 0": "at least 1, got 0",
+    "val_check_interval 0": "at least 1, got 0",
     "strategy ddp_spawn": "ddp",
     "strategy ddp_notebook": "ddp",
 }
@@ -206,8 +207,9 @@ def test_a_configuration_file_that_is_no_text(script, tmp_path):
         ("--trainer.precision 16-true", "weights in torch.float16 do not train"),
         (
             "--trainer.callbacks StochasticWeightAveraging --trainer.callbacks.swa_lrs 0.1",
-            "StochasticWeightAveraging: sets _skip_backward, accumulate_grad_batches of the Trainer, without effect",
+            "StochasticWeightAveraging: without effect",
         ),
+        ("--trainer.callbacks BackboneFinetuning", "'LitVAE' object has no attribute 'backbone'"),
         ("--trainer.callbacks BatchSizeFinder", "--trainer.callbacks BatchSizeFinder: changes a hyper-parameter"),
     ],
 )

@@ -41,7 +41,14 @@ from vae.lit_vae import LitVAE
 SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 DEFAULTS = signature(Trainer).parameters
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-AT_LEAST_ONE = ("accumulate_grad_batches", "check_val_every_n_epoch", "limit_train_batches", "max_epochs", "max_steps")
+AT_LEAST_ONE = (
+    "accumulate_grad_batches",
+    "check_val_every_n_epoch",
+    "limit_train_batches",
+    "max_epochs",
+    "max_steps",
+    "val_check_interval",
+)
 REFUSED = {  # options of the Trainer without effect here, or with a wrong one
     "accumulate_grad_batches": "not available; the images in a training step are --data.batch_size",
     "barebones": "a run always writes into its folder; to try without, --trainer.fast_dev_run true",
@@ -271,9 +278,10 @@ class TrainCLI(LightningCLI):
                 error.filename = f"a log in {' or '.join(filter(None, (each.save_dir for each in trainer.loggers)))}"
             reason = describe_os_error(error) if isinstance(error, OSError) else str(error)
             raise runs.RunError(f"{reason}{advice}") from error
-        except (TypeError, ValueError, RuntimeError) as error:
-            *_, (frame, _) = walk_tb(error.__traceback__)
-            if frame.f_globals["__name__"].startswith(("pytorch_lightning.", "lightning_fabric.")):
+        except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+            modules = [frame.f_globals["__name__"] for frame, _ in walk_tb(error.__traceback__)]
+            caller = [module for module in modules if not module.startswith("torch.")][-1]
+            if caller.startswith(("pytorch_lightning.", "lightning_fabric.")):
                 raise runs.RunError(str(error).strip() or repr(error)) from error
             raise
         finally:

@@ -25,7 +25,7 @@ from vae.cli.parser import CommandLineParser
 from vae.evaluation import estimator
 from vae.figures import CAN_SHOW_SAMPLES, NotApplicable, encode_images, render
 from vae.lit_vae import LitVAE
-from vae.marginal import bidirectional_bounds
+from vae.marginal import MAX_QUADRATURE_DIM, bidirectional_bounds
 from vae.metrics import MAX_UNRELIABLE, as_table, as_written
 from vae.probe import MAX_IMAGES, probe_codes
 from vae.runs import MAX_VALUES, RunError, check_file_name, metrics_path, save_test_metrics
@@ -35,8 +35,8 @@ MAY_BE_UNDEFINED = {"log_marginal_stderr", "log_marginal_error", "psnr"}  # the 
 IMAGES_AT_ONCE = {"quadrature": 1_000, "ais": 50, "importance": None}
 SIMULATED_IMAGES = 100  # of the model, on which the bounds by annealing are compared
 LOWER_BOUND = (
-    "log p(x) is too low, nobody knows how far: for {share:.0%} of the images a few samples carry all the weight. "
-    "--estimator ais comes nearer."
+    "log p(x) is too low by an unknown amount: for {share:.0%} of the images a few samples carry all the weight. "
+    "--estimator {better} comes nearer."
 )
 DECODED_AT_ONCE = 500  # samples of the prior: a categorical p(x|z) takes half a megabyte an image
 Resolution = restricted_number_type("Resolution", int, [(">=", 10), ("<=", 1_000)], docstring="10 to 1,000")
@@ -181,7 +181,8 @@ def report(
         names = ", ".join(sorted(undefined))
         print(f"warning: not finite, and so null in the file: {names}.", file=sys.stderr)
     elif is_sampled and counts[-1] > 1 and found["test/unreliable_images"] > MAX_UNRELIABLE:
-        print(LOWER_BOUND.format(share=found["test/unreliable_images"]), file=sys.stderr)
+        better = "quadrature" if lit.vae.latent_dim <= MAX_QUADRATURE_DIM else "ais"
+        print(LOWER_BOUND.format(share=found["test/unreliable_images"], better=better), file=sys.stderr)
     save_metrics(checkpoint, metrics)
 
 

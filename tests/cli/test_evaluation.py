@@ -371,7 +371,7 @@ def test_a_metric_that_is_not_finite_is_null(script, run_folder):
     for weights in checkpoint["state_dict"].values():
         weights.fill_(torch.nan)
     torch.save(checkpoint, path)
-    outcome = script("test.py", "--probe", "--num_samples", "1,10")
+    outcome = script("test.py", "--probe", "--estimator", "importance", "--num_samples", "1,10")
     assert outcome.status == 0, outcome.err
     assert "warning: not finite, and so null in the file: bound_1, bound_10," in outcome.err
     metrics = json.loads((run_folder / "test_metrics.json").read_text(), parse_constant=pytest.fail)
@@ -381,5 +381,5 @@ def test_a_metric_that_is_not_finite_is_null(script, run_folder):
 
 def test_a_long_test_that_is_piped_says_how_far_it_is(script, run_folder, monkeypatch):
     monkeypatch.setattr(sys.modules["vae.callbacks.progress"], "SECONDS_BETWEEN_LINES", 0)
-    outcome = script("test.py")
+    outcome = script("test.py", "--estimator", "importance", "--num_samples", 1)
     assert outcome.err.splitlines() == [f"Tested {place} of 3 batches" for place in (1, 2, 3)]

@@ -25,7 +25,8 @@ Test sets; nats per image, unless a column says otherwise. A recipe is a file in
     python3 train.py --config configs/NAME.yaml --run_name NAME
     python3 test.py --ckpt_path NAME
 
-log p(x) and bits per dimension are from 100 samples an image, unless the text says otherwise (`test.py --estimator importance`).
+log p(x) and bits per dimension are from 100 samples an image (`test.py --estimator importance`), unless the text says
+otherwise.
 Rows with several seeds show the mean and the range. \\* The effective sample size says that log p(x) is underestimated
 (its 5 % quantile over the images is below 5): more samples raise it. Minutes are those of one training on one or two
 cores of a shared machine. The metrics, commits and seeds are in `results/*.json`; `make results` writes this page from

@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import warnings
 from functools import wraps
 from pathlib import Path
 
@@ -47,6 +48,9 @@ def test_a_refused_resume_changes_nothing(script, run_folder):
         ("--model.latent_dim", 5, 2),
         ("--model.learning_rate", 0.5, 0.001),
         ("--data.batch_size", 9, 100),
+        ("--seed_everything", 9, 0),
+        ("--init_from", "version_0", None),
+        ("--data", "MNIST", "Digits"),
     ):
         outcome = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 3, option, value)
         assert outcome.status == 1
@@ -200,31 +204,38 @@ def test_without_a_checkpoint_the_next_command_is_not_printed(script, run_folder
     assert "test.py" not in trained.out
 
 
-@pytest.mark.parametrize("name", ["plain", "a[1]", "two words", "it's"])
-@pytest.mark.parametrize("callback", [False, True])
-def test_the_printed_command_resumes(script, name, callback):
-    own = ["--trainer.callbacks", "pytorch_lightning.callbacks.LearningRateMonitor"] if callback else []
-    assert script("train.py", *DIGITS, "--trainer.max_epochs", 1, "--run_name", name, *own).status == 0
+@pytest.mark.parametrize("name", ["a[1]", "it's two words"])
+def test_the_printed_command_resumes_and_says_what_it_leaves_out(script, name):
+    own = ["--trainer.callbacks", "pytorch_lightning.callbacks.LearningRateMonitor"]
+    common = ["--trainer.limit_val_batches", 2, "--seed_everything", 3]
+    assert script("train.py", *DIGITS, *common, *own, "--trainer.max_epochs", 1, "--run_name", name).status == 0
     run = Path("lightning_logs") / name
-    advice = runs.how_to_resume(run)
-    python, *command = shlex.split(advice.removeprefix("Resume it: "))
-    assert (python, ("--config" in command)) == ("python3", callback)
-    resumed = script(*command, "--trainer.max_epochs", 2)
-    assert resumed.status == 0
+    python, *command = shlex.split(runs.how_to_resume(run).removeprefix("Resume it: "))
+    last = re.escape(str(runs.last_checkpoint(run)))
+    with pytest.warns(runs.SettingsLeftOut, match=f"{last}: left out --trainer.callbacks; "):
+        assert script(*command, "--trainer.max_epochs", 2).status == 0
     checkpoint = torch.load(runs.last_checkpoint(run), weights_only=True)
-    assert (checkpoint["epoch"], checkpoint["hyper_parameters"]["hidden_dims"]) == (1, 32)  # with its own settings
+    model, trainer = checkpoint["settings"]["model"], checkpoint["settings"]["trainer"]
+    assert (model["hidden_dims"], model["seed"], trainer["limit_val_batches"], checkpoint["epoch"]) == (32, 3, 2, 1)
+    assert script(*command, *own, "--trainer.max_epochs", 3).status == 0
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "plain"),
-    [("devices", "0,1", True), ("max_time", "00:01:00:00", True), ("default_root_dir", "/some/where", False)],
-)
-def test_the_printed_command_says_whose_settings_are_followed(run_folder, option, value, plain):
-    path = run_folder / "config.yaml"
-    settings = yaml.safe_load(path.read_text())
-    settings["trainer"][option] = value
-    path.write_text(yaml.safe_dump(settings))
-    assert ("--config" in runs.how_to_resume(run_folder)) == (not plain)
+@pytest.mark.parametrize("older", [False, True])
+def test_a_run_resumes_from_its_checkpoint_alone(script, run_folder, tmp_path, older):
+    """Without config.yaml, in another folder, and of a version whose checkpoints held no settings."""
+    (run_folder / "config.yaml").unlink()
+    moved = run_folder.joinpath("checkpoints", "last.ckpt").rename(tmp_path / "moved.ckpt")
+    if older:
+        checkpoint = torch.load(moved, weights_only=True)
+        del checkpoint["settings"]
+        torch.save(checkpoint, moved)
+    with warnings.catch_warnings(record=True) as warned:
+        resumed = script("train.py", "--ckpt_path", moved, "--run_name", "there", "--trainer.max_epochs", 3)
+    assert resumed.status == 0, resumed.err
+    assert any("holds no options of the Trainer" in str(each.message) for each in warned) == older
+    assert script("train.py", *DIGITS, "--trainer.max_epochs", 3, "--run_name", "whole").status == 0
+    there, whole = (weights(Path("lightning_logs") / name) for name in ("there", "whole"))
+    assert all(torch.equal(there[name], whole[name]) for name in whole)
 
 
 def test_a_resume_reads_its_checkpoint_once_and_builds_one_model(script, run_folder, monkeypatch):
@@ -284,12 +295,9 @@ def test_a_folder_named_like_lightning_hides_no_traceback(script, tmp_path, monk
 
 
 def test_a_hyper_parameter_that_the_run_did_not_have_takes_its_default(script, run_folder):
-    settings = yaml.safe_load((run_folder / "config.yaml").read_text())
     checkpoint = torch.load(runs.last_checkpoint(run_folder), weights_only=True)
-    del settings["model"]["beta_warmup_epochs"], settings["model"]["init_std"]
-    del checkpoint["hyper_parameters"]["beta_warmup_epochs"], checkpoint["hyper_parameters"]["init_std"]
-    del settings["data"]["init_args"]["batch_size"], checkpoint["datamodule_hyper_parameters"]["batch_size"]
-    (run_folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    model, data = checkpoint["settings"]["model"], checkpoint["settings"]["data"]
+    del model["beta_warmup_epochs"], model["init_std"], data["options"]["batch_size"]
     torch.save(checkpoint, runs.last_checkpoint(run_folder))
     resume = ["train.py", "--ckpt_path", "last", "--trainer.max_epochs", 3]
     refused = script(*resume, "--model.beta_warmup_epochs", 3)

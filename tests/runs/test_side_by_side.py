@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from processes import PROJECT, Outcome
 
 from vae.runs.__main__ import VALUES, differing, find_runs, main, rows, summary
@@ -46,18 +45,20 @@ def three_runs(one_run, script):
     tested = one_run / "test_metrics.json"
     for seed in (0, 1):
         run = Path(shutil.copytree(one_run, one_run.with_name(f"a{seed}")))
-        damage_settings(run, "seed_everything: 0", f"seed_everything: {seed}")
+        change_settings(run, model={"seed": seed})
         metrics = json.loads(tested.read_text())
         (run / tested.name).write_text(json.dumps(metrics | {"elbo": metrics["elbo"] + seed / 3}))
-    damage_settings(one_run, "latent_dim: 2", "latent_dim: 5")
+    change_settings(one_run, model={"latent_dim": 5})
     tested.unlink()
 
 
-def damage_settings(run, old, new):
-    path = run / "config.yaml"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
+def change_settings(run, **settings):
+    path = run / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    for group, options in settings.items():
+        is_whole = not isinstance(options, dict)
+        checkpoint["settings"][group] = options if is_whole else checkpoint["settings"][group] | options
+    torch.save(checkpoint, path)
 
 
 def test_runs_of_several_seeds_are_one_row_with_mean_and_standard_deviation(three_runs, side_by_side):
@@ -90,9 +91,8 @@ def test_runs_of_several_seeds_are_one_row_with_mean_and_standard_deviation(thre
 
 
 DAMAGES = {
-    "nonsense": lambda run: (run / "config.yaml").write_text("nonsense"),
-    "no settings": lambda run: (run / "config.yaml").unlink(),  # as of a Trainer without train.py
-    "no class": lambda run: damage_settings(run, "class_path", "path"),
+    "nonsense": lambda run: change_settings(run, model="nonsense"),
+    "no data": lambda run: change_settings(run, data=None),
     "cut": lambda run: (run / "test_metrics.json").write_text("{"),
     "list": lambda run: (run / "test_metrics.json").write_text("[1]"),
     "text": lambda run: (run / "test_metrics.json").write_text('{"elbo": "high"}'),
@@ -118,7 +118,7 @@ def test_a_damaged_run_is_named_and_left_out(one_run, side_by_side):
 
 def test_texts_of_an_untrusted_run_are_shown_as_they_are(one_run, side_by_side):
     shutil.copytree(one_run, one_run.with_name("other"))
-    damage_settings(one_run, "likelihood: bernoulli", 'likelihood: "[/red]\\e[31m"')
+    change_settings(one_run, model={"likelihood": "[/red]\x1b[31m"})
     table = side_by_side()
     assert table.status == 0, table.err
     assert "likelihood [/red]?[31m" in table.out
@@ -127,7 +127,7 @@ def test_texts_of_an_untrusted_run_are_shown_as_they_are(one_run, side_by_side):
 def test_what_only_some_seeds_have_is_counted_and_other_first_weights_are_another_row(three_runs, side_by_side):
     Path("lightning_logs/a1/test_metrics.json").unlink()
     other = Path(shutil.copytree("lightning_logs/b", "lightning_logs/c"))
-    damage_settings(other, "init_from: null", "init_from: b")
+    change_settings(other, init_from="b")
     both, b, c = csv.DictReader(io.StringIO(side_by_side("--csv").out))
     assert (both["test ELBO n"], both["epochs n"]) == ("1", "2")
     assert (b["init_from"], c["init_from"]) == ("", "b")
@@ -160,11 +160,10 @@ def test_runs_are_chosen_by_name_folder_or_pattern(named, found):
 def run_with(folder, data="Digits", data_options=None, seed=0, **model):
     """A run as far as the table reads it."""
     (folder / "checkpoints").mkdir(parents=True)
-    torch.save({"epoch": 3}, folder / "checkpoints" / "best.ckpt")
     model = {"network": "mlp", "likelihood": "bernoulli", "channels": [32, 64], "scale": 0.1, "min_scale": 0.01} | model
-    data = {"class_path": f"datamodules.{data}", "init_args": data_options or {}}
-    settings = {"seed_everything": seed, "model": model, "data": data, "trainer": {}}
-    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    data = {"name": data, "options": data_options or {}}
+    settings = {"model": model | {"seed": seed}, "data": data, "trainer": {}}
+    torch.save({"epoch": 3, "settings": settings}, folder / "checkpoints" / "best.ckpt")
 
 
 def test_a_second_run_of_a_seed_is_no_replicate():

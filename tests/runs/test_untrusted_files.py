@@ -77,18 +77,26 @@ def pickled_beside_the_weights(path):
     torch.save(torch.load(path, weights_only=True) | {"callbacks": {"best": Pickled()}}, path)
 
 
+def set_model(path, **options):
+    settings = read(path)["settings"]
+    changed(path, settings=settings | {"model": settings["model"] | options})
+
+
+def set_data(path, name="Digits", **options):
+    settings = read(path)["settings"]
+    changed(path, settings=settings | {"data": {"name": name, "options": settings["data"]["options"] | options}})
+
+
+def set_trainer(path, **options):
+    settings = read(path)["settings"]
+    changed(path, settings=settings | {"trainer": settings["trainer"] | options})
+
+
 def a_foreign_instantiator(path):
-    hyper_parameters = torch.load(path, weights_only=True)["hyper_parameters"]
-    changed(path, hyper_parameters=hyper_parameters | {"_instantiator": "evil.Evil", "_class_path": "evil.Evil"})
-
-
-def a_foreign_data_set(path):
-    changed(path, datamodule_hyper_parameters={"dataset": "evil.Digits", "batch_size": 10})
-
-
-def a_foreign_likelihood(path):
-    hyper_parameters = torch.load(path, weights_only=True)["hyper_parameters"]
-    changed(path, hyper_parameters=hyper_parameters | {"likelihood": "evil.Evil"})
+    content = read(path)
+    del content["settings"]  # of an older version
+    content["hyper_parameters"] |= {"_instantiator": "evil.Evil", "_class_path": "evil.Evil"}
+    torch.save(content, path)
 
 
 def wrong_shapes(path):
@@ -96,35 +104,16 @@ def wrong_shapes(path):
     changed(path, state_dict={name: value[..., :1].contiguous() for name, value in weights.items()})
 
 
-def absurd_sizes(path):
-    hyper_parameters = torch.load(path, weights_only=True)["hyper_parameters"]
-    changed(path, hyper_parameters=hyper_parameters | {"hidden_dims": (10**6, 10**6)})
-
-
-def absurd_numbers(path):
-    hyper_parameters = torch.load(path, weights_only=True)["hyper_parameters"]
-    changed(path, hyper_parameters=hyper_parameters | {"latent_dim": 10**30})
-
-
 def sizes_that_are_only_pretended(path):
-    hyper_parameters = torch.load(path, weights_only=True)["hyper_parameters"] | {"hidden_dims": (30_000, 30_000)}
+    set_model(path, hidden_dims=(30_000, 30_000))
     with torch.device("meta"):
-        shapes = LitVAE(**hyper_parameters).state_dict()
-    weights = {name: torch.zeros(()).expand(value.shape) for name, value in shapes.items()}
-    changed(path, hyper_parameters=hyper_parameters, state_dict=weights)
+        shapes = LitVAE(**read(path)["settings"]["model"]).state_dict()
+    changed(path, state_dict={name: torch.zeros(()).expand(value.shape) for name, value in shapes.items()})
 
 
 def weights_without_content(path):
     weights = torch.load(path, weights_only=True)["state_dict"]
     changed(path, state_dict={name: value.to("meta") for name, value in weights.items()})
-
-
-def endless_samples(path):
-    changed(path, hyper_parameters=read(path)["hyper_parameters"] | {"num_samples": 10**7})
-
-
-def a_command_for_the_terminal(path):
-    changed(path, datamodule_hyper_parameters=read(path)["datamodule_hyper_parameters"] | {"data_dir": "\x1b[2J"})
 
 
 def a_step_that_is_no_number(path):
@@ -135,20 +124,62 @@ def no_more_than_half(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-CHECKPOINTS = [pickled, bare_pickle, pickled_beside_the_weights, a_foreign_instantiator, a_foreign_data_set]
+CHECKPOINTS = [pickled, bare_pickle, pickled_beside_the_weights, a_foreign_instantiator, wrong_shapes]
+CHECKPOINTS += [sizes_that_are_only_pretended, weights_without_content, no_more_than_half, a_step_that_is_no_number]
 
-CHECKPOINTS += [a_foreign_likelihood, wrong_shapes, absurd_sizes, absurd_numbers, sizes_that_are_only_pretended]
+SETTINGS = {
+    "a foreign data set": lambda path: set_data(path, "evil.Digits"),
+    "a class among the data's options": lambda path: set_data(path, batch_size={"class_path": "evil.Evil"}),
+    "a class among the model's options": lambda path: set_model(path, optimizer={"class_path": "evil.Evil"}),
+    "a text for a count": lambda path: set_data(path, batch_size="many"),
+    "half an image": lambda path: set_data(path, batch_size=2.5),
+    "a foreign likelihood": lambda path: set_model(path, likelihood="evil.Evil"),
+    "absurd sizes": lambda path: set_model(path, hidden_dims=(10**6, 10**6)),
+    "absurd numbers": lambda path: set_model(path, latent_dim=10**30),
+    "endless samples": lambda path: set_model(path, num_samples=10**7),
+    "a command for the terminal": lambda path: set_data(path, data_dir="\x1b[2J"),
+    "an unknown option": lambda path: set_model(path, config="evil.yaml"),
+    "no mapping": lambda path: changed(path, settings=3),
+    "text for a group": lambda path: changed(path, settings=read(path)["settings"] | {"model": "evil.yaml"}),
+}
 
-CHECKPOINTS += [weights_without_content, no_more_than_half, endless_samples, a_command_for_the_terminal]
-CHECKPOINTS += [a_step_that_is_no_number]
 
-
-@pytest.mark.parametrize("spoil", CHECKPOINTS)
+@pytest.mark.parametrize("spoil", [*CHECKPOINTS, *(pytest.param(SETTINGS[name], id=name) for name in SETTINGS)])
 def test_an_untrusted_checkpoint(refuse, run, spoil):
     path = runs.last_checkpoint(run)
     spoil(path)
     for message in refuse(SCRIPTS, "--ckpt_path", path):
         assert str(path) in message
+
+
+TRAINER = {
+    "a value of another type": lambda path: set_trainer(path, max_epochs="many"),
+    "an option that does not exist": lambda path: set_trainer(path, config="evil"),
+    "no mapping": lambda path: changed(path, settings=read(path)["settings"] | {"trainer": 3}),
+}
+
+
+@pytest.mark.parametrize("how", TRAINER)
+def test_untrusted_options_of_the_trainer(refuse, run, how):
+    TRAINER[how](runs.last_checkpoint(run))
+    (message,) = refuse(["train.py"], "--ckpt_path", runs.last_checkpoint(run))
+    assert str(runs.last_checkpoint(run)) in message
+
+
+def test_what_names_code_in_a_checkpoint_is_left_out_and_named(script, run):
+    function = {"class_path": "pytorch_lightning.callbacks.LambdaCallback", "init_args": {"on_fit_start": "evil.Evil"}}
+    code = {"callbacks": [function], "logger": {"class_path": "evil.Evil"}, "plugins": "evil.Evil"}
+    code |= {"profiler": "evil.Evil", "strategy": {"class_path": "evil.Evil"}, "accelerator": "evil.Evil"}
+    set_trainer(runs.last_checkpoint(run), **code)
+    (run / "config.yaml").write_text("trainer:\n  callbacks: evil.Evil\n")
+    resume = ["train.py", "--ckpt_path", runs.last_checkpoint(run), "--trainer.max_epochs", 2]
+    with pytest.warns(runs.SettingsLeftOut) as warned:
+        resumed = script(*resume)
+    assert resumed.status == 0, resumed.err
+    assert not Path("it_ran").exists()
+    (said,) = (str(each.message) for each in warned if each.category is runs.SettingsLeftOut)
+    named = re.search(r"left out (.*);", said)[1].split(", ")
+    assert {*named} == {f"--trainer.{name}" for name in code}
 
 
 def other_states(path, change):
@@ -194,73 +225,6 @@ def test_an_untrusted_state_of_training(refuse, run, how):
     OPTIMIZERS[how](runs.last_checkpoint(run))
     (message,) = refuse(["train.py"], "--ckpt_path", runs.last_checkpoint(run))
     assert str(runs.last_checkpoint(run)) in message
-
-
-SETTINGS = {
-    "a callback": ("  callbacks: null", "  callbacks:\n  - class_path: evil.Evil"),
-    "a callback by its name": ("  callbacks: null", "  callbacks: evil.Evil"),
-    "callbacks by their names": ("  callbacks: null", "  callbacks: [evil.Evil]"),
-    "a function": (
-        "  callbacks: null",
-        "  callbacks:\n  - class_path: pytorch_lightning.callbacks.LambdaCallback\n"
-        "    init_args:\n      on_fit_start: evil.Evil",
-    ),
-    "a profiler": ("  profiler: null", "  profiler: evil.Evil"),
-    "a plugin": ("  plugins: null", "  plugins: evil.Evil"),
-    "a logger": ("  logger: null", "  logger:\n    class_path: evil.Evil"),
-    "a strategy": ("  strategy: auto", "  strategy:\n    class_path: evil.Evil"),
-    "a data set": ("  class_path: datamodules.Digits", "  class_path: evil.Digits"),
-    "a data set's option": ("    batch_size: 100", "    batch_size:\n      class_path: evil.Evil"),
-    "an option of the model": ("  optimizer: Adam", "  optimizer:\n    class_path: evil.Evil"),
-    "a dotted key": ("model:\n", "trainer.callbacks: evil.Evil\nmodel:\n"),
-    "a dotted key of the data": ("model:\n", "data.class_path: evil.Digits\nmodel:\n"),
-    "a dotted key in a group": ("  callbacks: null", "  callbacks.class_path: evil"),
-    "another file": ("model:\n", "config: evil.yaml\nmodel:\n"),
-    "another file for a group": ("model:\n", "  config: evil.yaml\nmodel:\n"),
-    "a class for the model": ("model:\n", "model:\n  class_path: evil.Evil\n"),
-    "a command for the terminal": ("  activation: relu", '  activation: "\\e[2J"'),
-    "nested a thousand times": ("  optimizer: Adam", f"  optimizer: {'[' * 3000}"),
-    "a day that does not exist": ("  optimizer: Adam", "  optimizer: 2024-99-99"),
-    "a value of another type": ("  max_epochs: 1", "  max_epochs: many"),
-    "a tag": ("  optimizer: Adam", "  optimizer: !!python/object/apply:os.system ['touch it_ran']"),
-    "a module's tag": ("  optimizer: Adam", "  optimizer: !!python/module:evil"),
-    "no mapping": ("model:\n", "model: 3\nmodels:\n"),
-    "an avalanche": (
-        "  optimizer: Adam",
-        "  a: &a [x, x, x, x, x, x, x, x]\n"
-        + "".join(f"  {b}: &{b} [{', '.join([f'*{a}'] * 8)}]\n" for a, b in zip("abcdefghi", "bcdefghij", strict=True))
-        + "  optimizer: *j",
-    ),
-}
-
-
-@pytest.mark.parametrize("how", SETTINGS)
-def test_an_untrusted_settings(refuse, run, how):
-    path, (plain, evil) = run / "config.yaml", SETTINGS[how]
-    text = path.read_text()
-    assert plain in text
-    path.write_text(text.replace(plain, evil))
-    (message,) = refuse(["train.py"], "--ckpt_path", runs.last_checkpoint(run))
-    assert str(path) in message
-
-
-def test_test_and_visualizations_do_not_read_settings(script, run):
-    path, (plain, evil) = run / "config.yaml", SETTINGS["a callback"]
-    path.write_text(path.read_text().replace(plain, evil))
-    for name in ("test.py", "visualizations.py"):
-        assert script(name, "--ckpt_path", runs.last_checkpoint(run)).status == 0
-    assert not Path("it_ran").exists()
-
-
-def test_settings_of_ones_own_are_followed_when_named(script, run):
-    path = run / "config.yaml"
-    callback = "  callbacks:\n  - class_path: pytorch_lightning.callbacks.LearningRateMonitor"
-    path.write_text(path.read_text().replace("  callbacks: null", callback))
-    resume = ["--ckpt_path", runs.last_checkpoint(run), "--trainer.max_epochs", "2"]
-    refused = script("train.py", *resume)
-    assert f"python3 train.py --config {path} --ckpt_path {runs.last_checkpoint(run)}" in refused.err
-    assert script("train.py", "--config", path, *resume).status == 0
-    assert torch.load(runs.last_checkpoint(run), weights_only=True)["epoch"] == 1
 
 
 def test_a_configuration_with_a_tag(script, tmp_path):

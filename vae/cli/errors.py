@@ -79,8 +79,8 @@ def own_messages(others: Iterable[type[Warning]]) -> Iterator[None]:
         if rank_zero_only.rank:
             stack.enter_context(redirect_stdout(StringIO()))
         else:
-            shown: list[type[Warning]] = [PosteriorCollapse, runs.OtherCheckpoint, *others]
-            for category in shown:
+            shown: list[type[Warning]] = [PosteriorCollapse, runs.OtherCheckpoint, runs.SettingsLeftOut]
+            for category in (*shown, *others):
                 warnings.filterwarnings("always", category=category)
         for name, level in LEVELS.items():
             logger = logging.getLogger(name)

@@ -2,11 +2,13 @@
 
 import errno
 import os
+import warnings
 from argparse import ArgumentError
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
 from traceback import walk_tb
+from typing import Any
 
 import torch
 from jsonargparse import Namespace
@@ -64,8 +66,23 @@ REFUSED = {  # options of the Trainer without effect here, or with a wrong one
 }
 
 
+def kept_options(config: Namespace) -> dict[str, Any]:
+    """The options that a run keeps."""
+    data = config.data.init_args.as_dict()
+    return {
+        "--data": config.data.class_path.rpartition(".")[2],
+        **{f"--data.{name}": value for name, value in data.items() if name != "data_dir"},
+        **{f"--model.{name}": value for name, value in config.model.as_dict().items()},
+        "--seed_everything": config.seed_everything,
+        "--init_from": config.init_from,
+    }
+
+
 class SaveSettings(SaveConfigCallback):
-    """Writes config.yaml when training starts: a resume that is refused before has changed nothing."""
+    """Writes the settings into each checkpoint, and config.yaml, a record for people, when training starts.
+
+    A resume that is refused before has changed nothing.
+    """
 
     def setup(self, trainer: Trainer, lit: LitVAE, stage: str) -> None:
         pass
@@ -73,6 +90,10 @@ class SaveSettings(SaveConfigCallback):
     def on_train_start(self, trainer: Trainer, lit: LitVAE) -> None:
         path = Path(trainer.log_dir) / self.config_filename  # log_dir: all processes must ask for it
         runs.write_atomically(path, self.parser.dump(self.config, skip_unset=False).encode())
+
+    def on_save_checkpoint(self, trainer: Trainer, lit: LitVAE, checkpoint: dict[str, Any]) -> None:
+        options = self.config.trainer.as_dict(), self.config.init_from
+        checkpoint["settings"] = runs.settings_to_save(checkpoint, *options)
 
 
 class TrainCLI(LightningCLI):
@@ -149,41 +170,54 @@ class TrainCLI(LightningCLI):
         return data.palette() if self.config.model.likelihood == "categorical" else None
 
     def parse_arguments(self, parser: CommandLineParser, args: ArgsType) -> None:
-        """Parse; to resume a run, once more with its own config.yaml as the base."""
+        """Parse; to resume a run, once more on top of the settings that its checkpoint holds."""
         self.parse(parser, args)
         self.run_name = self.config.run_name
         if self.run_name is not None:
             runs.run_folder(self.run_name)
         if self.config.ckpt_path is not None:
             named = self.config.ckpt_path, self.run_name
-            self.ckpt_path, self.checkpoint = runs.checkpoint_to_resume(*named, self.datasets)
-            if self.config.init_from and not self.trusts_settings(runs.run_of(self.ckpt_path)):
-                parser.error("--init_from begins a new run and --ckpt_path resumes one: leave out one of them")
-            self.parse(parser, args, self.settings_to_resume(self.ckpt_path, parser))
-            data, dataset = self.config.data.init_args, self.config.data.class_path.rpartition(".")[2]
-            now = {"dataset": dataset, **data.as_dict()}  # before a model of some other size is built
-            runs.check_hyperparameters(self.checkpoint, self.config.model.as_dict(), now, self.datasets[dataset])
+            self.ckpt_path, self.checkpoint, settings = runs.checkpoint_to_resume(*named, self.datasets)
+            begun = self.parse_settings(parser, settings)
+            self.parse(parser, args, begun.clone())
+            self.check_kept(begun)
+            self.warn_of_left_out(parser.get_defaults().trainer)
         self.config.ckpt_path = self.config.run_name = None  # config.yaml can begin a new run
 
-    def settings_to_resume(self, ckpt_path: Path, parser: CommandLineParser) -> Namespace | None:
-        """The checked settings of the run's config.yaml; None if the user names that file, and so trusts it."""
-        run = runs.run_of(ckpt_path)
-        settings, path = runs.read_settings(run), run / "config.yaml"
-        if self.trusts_settings(run):
-            return None
-        options = {group: parser.get_defaults()[group].keys() for group in ("model", "trainer")}
-        checked = runs.check_settings(settings, ckpt_path, options, self.datasets)
+    def parse_settings(self, parser: CommandLineParser, settings: Mapping[str, Any]) -> Namespace:
+        """The settings of a checkpoint as the command line's: an untrusted file, whose types are checked."""
+        if unknown := settings["trainer"].keys() - DEFAULTS.keys():
+            raise runs.RunError(f"{self.ckpt_path}: train.py has no option --trainer.{min(unknown)}")
         try:
             parser.exit_on_error = False
-            return parser.parse_object(checked)
-        except ArgumentError as error:
-            raise runs.RunError(f"{path}: {parser.explain(str(error))}") from error
+            return parser.parse_object(settings)
+        except (ArgumentError, TypeError, ValueError) as error:
+            raise runs.RunError(f"{self.ckpt_path}: {parser.explain(str(error))}") from error
         finally:
             parser.exit_on_error = True
 
-    def trusts_settings(self, run: Path) -> bool:
-        """Whether the user names the run's own config.yaml with --config."""
-        return any(named and (run / "config.yaml").samefile(str(named)) for named in self.config.config or ())
+    def check_kept(self, begun: Namespace) -> None:
+        """See that a run keeps its model, its data but the folder, and its seed: the Trainer's options may change."""
+        then, now = kept_options(begun), kept_options(self.config)
+        for option, value in now.items():
+            if value != then.get(option):
+                raise runs.RunError(
+                    f"{option} is {value}, but the run began with {then.get(option)}.\n"
+                    "A run keeps its model, data and seed; begin a new one, without --ckpt_path."
+                )
+
+    def warn_of_left_out(self, defaults: Namespace) -> None:
+        """Say which options of the run this resume does without."""
+        names = [name for name in DEFAULTS if name in self.checkpoint["settings"]["left_out"]]
+        missing = [f"--trainer.{name}" for name in names if self.config.trainer[name] == defaults[name]]
+        if missing:
+            reason = "a file of a run names no code: to have them again, repeat them"
+            warnings.warn(
+                f"{self.ckpt_path}: left out {', '.join(missing)}; {reason}", runs.SettingsLeftOut, stacklevel=1
+            )
+        if not self.checkpoint["settings"]["trainer"]:
+            missing_all = "holds no options of the Trainer: those that are not repeated take their defaults"
+            warnings.warn(f"{self.ckpt_path} {missing_all}", runs.SettingsLeftOut, stacklevel=1)
 
     def parse(self, parser: CommandLineParser, args: ArgsType, base: Namespace | None = None) -> None:
         parse = parser.parse_object if isinstance(args, dict | Namespace) else parser.parse_args
@@ -225,7 +259,7 @@ class TrainCLI(LightningCLI):
         if options.enable_progress_bar is not False and not any(isinstance(each, Progress) for each in own):
             callbacks.append(progress(refresh_rate=2))  # of blocks
         self.trainer_defaults["callbacks"] = callbacks
-        resumed = runs.run_of(self.ckpt_path) if self.ckpt_path else None
+        resumed = runs.run_of(self.ckpt_path) if self.ckpt_path and runs.is_in_run(self.ckpt_path) else None
         plugins = options.plugins if isinstance(options.plugins, list) else [options.plugins]
         plugins = [AtomicCheckpointIO(), *(plugin for plugin in plugins if plugin)]
         own_loggers = options.logger if isinstance(options.logger, list) else [options.logger]
@@ -255,10 +289,12 @@ class TrainCLI(LightningCLI):
                     "choose --data.batch_size and --model.learning_rate"
                 )
         if self.ckpt_path:
-            lit, data = self.model, self.datamodule
-            runs.check_hyperparameters(self.checkpoint, lit.hparams, data.hparams, type(data))
+            begun = self.checkpoint["settings"]["model"]
+            for name in runs.FROM_DATA:
+                if self.model.hparams[name] != begun[name]:
+                    raise runs.RunError(f"the data has changed since the run began: its {name} is another")
             fresh, options = fresh_state(self.trainer), self.config.trainer.as_dict()
-            runs.check_resumable(self.checkpoint, self.ckpt_path, lit, fresh, options)
+            runs.check_resumable(self.checkpoint, self.ckpt_path, self.model, fresh, options)
             self.epochs_before = self.checkpoint["epoch"] + 1
             del self.checkpoint  # the Trainer reads it again
         elif self.config.init_from is not None:

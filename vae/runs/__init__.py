@@ -10,6 +10,7 @@ from vae.runs.folders import (
     checkpoints_of,
     discard_run,
     find_checkpoint,
+    is_in_run,
     last_checkpoint,
     lock_run,
     new_run,
@@ -28,20 +29,26 @@ from vae.runs.logs import (
     truncate_event_files,
 )
 from vae.runs.results import MAX_VALUES, check_file_name, figure_inputs, metrics_path, save_codes, save_test_metrics
-from vae.runs.resuming import check_hyperparameters, check_resumable, checkpoint_to_resume, how_to_resume
-from vae.runs.settings import check_settings, read_settings
+from vae.runs.resuming import (
+    FROM_DATA,
+    SettingsLeftOut,
+    check_resumable,
+    checkpoint_to_resume,
+    how_to_resume,
+    settings_to_save,
+)
 
 __all__ = [
+    "FROM_DATA",
     "MAX_VALUES",
     "ROOT",
     "Interrupted",
     "OtherCheckpoint",
     "RunError",
+    "SettingsLeftOut",
     "best_checkpoint",
     "check_file_name",
-    "check_hyperparameters",
     "check_resumable",
-    "check_settings",
     "checkpoints_of",
     "checkpoint_to_resume",
     "describe",
@@ -52,6 +59,7 @@ __all__ = [
     "frame_path",
     "how_to_resume",
     "init_weights",
+    "is_in_run",
     "last_checkpoint",
     "load_run",
     "lock_run",
@@ -62,13 +70,13 @@ __all__ = [
     "read_checkpoint",
     "read_frames",
     "read_history",
-    "read_settings",
     "remove_later_frames",
     "run_folder",
     "run_of",
     "save_codes",
     "save_test_metrics",
     "scalar_tag",
+    "settings_to_save",
     "truncate_event_files",
     "write_atomically",
 ]

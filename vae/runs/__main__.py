@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from vae.model import unused_options
-from vae.runs.checkpoints import CONTROL, best_score, read_checkpoint
+from vae.runs.checkpoints import CONTROL, best_score, read_checkpoint, settings_of
 from vae.runs.folders import ROOT, RunError, checkpoints_of
-from vae.runs.settings import read_settings
+from vae.runs.resuming import FROM_DATA
 
 VALUES = {"epochs": 0, "best val ELBO": 2, "test ELBO": 2, "test log p(x)": 2}  # and their digits
 
@@ -34,13 +34,13 @@ def read_run(run: Path) -> tuple[dict[str, Any], dict[str, float]]:
         RunError: one of its files is damaged, or the folder is not one of this project's runs.
     """
     try:
-        settings, checkpoint = read_settings(run), read_checkpoint(checkpoints_of(run)[0])
-        data, path = settings["data"], run / "test_metrics.json"
-        flat = {"data": data["class_path"].rpartition(".")[2], "seed": settings.get("seed_everything")}
-        unused = unused_options(settings["model"].get("network"), settings["model"].get("likelihood"))
-        model = {name: value for name, value in settings["model"].items() if name not in unused}
-        parts = {"data": data["init_args"], "model": model, "trainer": settings["trainer"]}
-        flat |= {f"{group}.{name}": value for group, part in parts.items() for name, value in part.items()}
+        checkpoint, path = read_checkpoint(checkpoints_of(run)[0]), run / "test_metrics.json"
+        settings = settings_of(checkpoint)
+        model, data = dict(settings["model"]), dict(settings["data"]["options"])
+        flat = {"data": settings["data"]["name"], "seed": model.pop("seed", None)}
+        left_out = {*unused_options(model.get("network"), model.get("likelihood")), *FROM_DATA, "seed"}
+        for group, part in {"data": data, "model": model, "trainer": settings["trainer"]}.items():
+            flat |= {f"{group}.{name}": value for name, value in part.items() if name not in left_out}
         tested = json.loads(path.read_text()) if path.exists() else {}
         values = {
             "epochs": checkpoint["epoch"] + checkpoint.get("whole_epoch", True),

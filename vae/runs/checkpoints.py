@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import ArgumentParser
 
 from vae.choices import UnknownName, choose
 from vae.lit_vae import LitVAE
@@ -54,8 +55,27 @@ def as_untrusted(ckpt_path: Path) -> Iterator[None]:
         raise RunError(f"{ckpt_path} is not a checkpoint that this project's train.py wrote ({reason}).") from error
 
 
-def check_contents(checkpoint: Mapping[str, Any], datasets: Mapping[str, type]) -> None:
-    """See that hyper-parameters are harmless and the weights are theirs, before a model of that size is built.
+def settings_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run, plain values: `model`, `data` (name and options), `trainer`, `left_out` and `init_from`.
+
+    train.py writes them into each checkpoint. Of an older one, or one of a Trainer from Python, those of model and data
+    are its hyper-parameters, and there are no others; it has no `data` if the Trainer had no data module of this
+    project.
+    """
+    if "settings" in checkpoint:
+        return dict(checkpoint["settings"])
+    settings = {"model": checkpoint["hyper_parameters"], "trainer": {}}
+    if "datamodule_hyper_parameters" in checkpoint:
+        options = dict(checkpoint["datamodule_hyper_parameters"])
+        name = options.pop("data_module", None) or options.pop("dataset")  # some have an option `dataset`
+        settings["data"] = {"name": name, "options": options}
+    return settings
+
+
+def check_settings(checkpoint: Mapping[str, Any], datasets: Mapping[str, type]) -> tuple[dict[str, Any], dict, type]:
+    """The options of model and data in an untrusted checkpoint, with their defaults, and the class of the data.
+
+    Their types are those of the command line, and the weights are of the sizes that they say.
 
     Args:
         datasets: the data modules by name.
@@ -63,34 +83,45 @@ def check_contents(checkpoint: Mapping[str, Any], datasets: Mapping[str, type]) 
     Raises:
         Exception: of any type, if they are not.
     """
-    hparams = [checkpoint["hyper_parameters"], checkpoint["datamodule_hyper_parameters"]]
-    if any(CONTROL.search(text) for text in texts([*hparams, checkpoint.get("versions")])):
-        raise ValueError("control characters in a text")
-    choose("data set", hparams[1].get("data_module", hparams[1]["dataset"]), datasets)
-    if not isinstance(checkpoint.get("global_step", 0), int) or not isinstance(checkpoint.get("epoch", 0), int):
+    settings = settings_of(checkpoint)
+    if not is_plain([settings, checkpoint.get("versions")]):
+        raise ValueError("settings that are no plain values, or have control characters in a text")
+    kind = choose("data set", settings["data"]["name"], datasets)
+    model, data = parse_options(LitVAE, settings["model"]), parse_options(kind, settings["data"]["options"])
+    if any(type(checkpoint.get(name, 0)) is not int for name in ("epoch", "global_step")):
         raise ValueError("global_step or epoch is no whole number")
     with torch.device("meta"):  # where no size takes memory
-        expected = {name: value.shape for name, value in LitVAE(**hparams[0]).state_dict().items()}
+        expected = {name: value.shape for name, value in LitVAE(**model).state_dict().items()}
     weights = checkpoint["state_dict"].items()
     if expected != {name: value.shape for name, value in weights if is_weight(name, value)}:
-        raise ValueError("the weights are not of the sizes that the hyper-parameters say")
+        raise ValueError("the weights are not of the sizes that the settings say")
+    return model, data, kind
+
+
+def parse_options(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a class, with the types that they have on the command line, and its defaults.
+
+    Raises:
+        ArgumentError: one is of another type, or unknown.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, fail_untyped=False)
+    return parser.parse_object(dict(options)).as_dict()
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a nested value is one of numbers, truth values, None, and texts that can be shown on a terminal."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and is_plain(key) and is_plain(part) for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    return value is None or (not CONTROL.search(value) if isinstance(value, str) else isinstance(value, int | float))
 
 
 def is_weight(name: str, value: torch.Tensor) -> bool:
     """Whether an entry of a checkpoint's state_dict is one that a model can take, under a name that can be shown."""
     is_dense = value.layout == torch.strided and value.is_contiguous() and not value.is_meta
     return is_dense and not value.is_complex() and not CONTROL.search(name)
-
-
-def texts(value: Any) -> Iterator[str]:
-    """All texts in a nested value, keys included."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from texts([*value.keys(), *value.values()])
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from texts(part)
 
 
 def load_run(ckpt_path: Path, datasets: Mapping[str, type], data_dir: str | None = None) -> tuple[LitVAE, Any]:
@@ -110,17 +141,17 @@ def rebuild(
     checkpoint: Mapping[str, Any], ckpt_path: Path, datasets: Mapping[str, type], data_dir: str | None = None
 ) -> tuple[LitVAE, Any]:
     """The model and the data module of a checkpoint that was read; arguments and errors as `load_run`."""
-    if "hyper_parameters" in checkpoint and "datamodule_hyper_parameters" not in checkpoint:
+    with as_untrusted(ckpt_path):
+        has_data = "data" in settings_of(checkpoint)
+    if not has_data:
         raise RunError(
             f"{ckpt_path} does not say which data its model is for: its Trainer had no data module of this project.\n"
             "If it is of a vae.LitVAE, its load_from_checkpoint reads it from Python."
         )
     with as_untrusted(ckpt_path):
-        check_contents(checkpoint, datasets)
-        lit = LitVAE(**checkpoint["hyper_parameters"])
+        model, options, kind = check_settings(checkpoint, datasets)
+        lit = LitVAE(**model)
         lit.load_state_dict(checkpoint["state_dict"])
-        options = dict(checkpoint["datamodule_hyper_parameters"])
-        kind = datasets[options.pop("data_module", None) or options.pop("dataset")]  # some have an option `dataset`
         data = kind(**options | ({"data_dir": data_dir} if data_dir else {}))
         if data.image_shape != lit.vae.image_shape:
             raise ValueError("model and data do not fit each other")
@@ -140,7 +171,7 @@ def init_weights(lit: LitVAE, ckpt_path: Path) -> None:
         weights = checkpoint["state_dict"]
         if not all(is_weight(*item) for item in weights.items()):
             raise ValueError("state_dict holds something else than weights")
-        hparams = checkpoint["hyper_parameters"], lit.hparams
+        hparams = settings_of(checkpoint)["model"], lit.hparams
         palettes = [{tuple(colour) for colour in part.get("palette") or ()} for part in hparams]
     if all(palettes) and palettes[0] != palettes[1]:
         raise RunError(

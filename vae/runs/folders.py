@@ -110,7 +110,12 @@ def run_folder(name: str) -> Path:
 
 def run_of(ckpt_path: Path) -> Path:
     """The folder of the run that a checkpoint belongs to; of one that was copied elsewhere, the folder it is in."""
-    return ckpt_path.parents[1] if ckpt_path.parent.name == "checkpoints" else ckpt_path.parent
+    return ckpt_path.parents[1] if is_in_run(ckpt_path) else ckpt_path.parent
+
+
+def is_in_run(ckpt_path: Path) -> bool:
+    """Whether a checkpoint is in the folder of a run; otherwise it was copied elsewhere."""
+    return ckpt_path.parent.name == "checkpoints"
 
 
 def best_checkpoint(run: Path) -> Path:
@@ -179,21 +184,16 @@ def find_checkpoint(ckpt_path: str | None = None, run_name: str | None = None, r
         found = [path for path in found if path.name == "last.ckpt"]
     if not found:
         raise RunError(f"There is no {'last.ckpt' if last else 'checkpoint'} in {place}: name a checkpoint.")
-    if run_name is not None and run_of(found[0]).name != run_name:
+    if run_name is not None and is_in_run(found[0]) and run_of(found[0]).name != run_name:
         raise RunError(f"{found[0]} is not of the run {run_name}: leave out --run_name or --ckpt_path.")
     if place.is_dir() and not last and found[0].name != "best.ckpt":
         warnings.warn(f"{place} has no best.ckpt; {found[0].name} is used.", OtherCheckpoint, stacklevel=2)
     return found[0]
 
 
-def resume_command(ckpt_path: Path, trusted: bool = False) -> str:
-    """The command that resumes a run from a checkpoint.
-
-    Args:
-        trusted: whether its config.yaml is followed whatever it names, since the user says so.
-    """
-    config = ["--config", str(run_of(ckpt_path) / "config.yaml")] if trusted else []
-    return shlex.join(["python3", "train.py", *config, "--ckpt_path", str(ckpt_path)])
+def resume_command(ckpt_path: Path) -> str:
+    """The command that resumes a run from a checkpoint."""
+    return shlex.join(["python3", "train.py", "--ckpt_path", str(ckpt_path)])
 
 
 @rank_zero_only

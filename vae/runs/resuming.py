@@ -1,38 +1,86 @@
-"""Resuming an interrupted run: from which checkpoint, and what must not have changed."""
+"""Resuming an interrupted run: from which checkpoint, with which settings, and what must fit them."""
 
+import re
 from collections.abc import Mapping
-from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
 from vae.lit_vae import LitVAE
-from vae.model import VAE
-from vae.runs.checkpoints import as_untrusted, check_contents, read_checkpoint
+from vae.runs.checkpoints import as_untrusted, check_settings, read_checkpoint, settings_of
 from vae.runs.folders import RunError, best_checkpoint, find_checkpoint, last_checkpoint, resume_command, run_of
-from vae.runs.settings import is_plain, read_settings
 from vae.runs.training_state import check_training_state
+
+MAY_NAME_CODE = ("callbacks", "logger", "plugins", "profiler")  # options of the Trainer
+WORD = re.compile(r"[\w:,-]*")  # a text that imports nothing: what is imported has a dot
+FROM_DATA = ("image_shape", "palette")  # options of the model that the data gives
+
+
+class SettingsLeftOut(UserWarning):
+    """A resume does without some of the run's options of the Trainer."""
 
 
 def checkpoint_to_resume(
     ckpt_path: str, run_name: str | None, datasets: Mapping[str, type]
-) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint to resume from, as `find_checkpoint`, and its contents.
+) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """The checkpoint to resume from, as `find_checkpoint`, its contents, and its settings as the command line has them.
+
+    Those of the Trainer that name code are not among them: their names are in the checkpoint's `left_out`.
 
     Args:
         datasets: the data modules by name.
 
     Raises:
-        RunError: it is missing, damaged or not one of this project's, or its run's folder has no config.yaml.
+        RunError: it is missing, damaged or not one of this project's.
     """
     path = find_checkpoint(ckpt_path, run_name, resume=True)
     checkpoint = read_checkpoint(path)
     with as_untrusted(path):
-        check_contents(checkpoint, datasets)
-    if not (run_of(path) / "config.yaml").is_file():
-        raise RunError(
-            f"{run_of(path) / 'config.yaml'} is missing: train.py resumes a run only in its own, whole folder."
-        )
-    return path, checkpoint
+        model, data, kind = check_settings(checkpoint, datasets)
+        settings = checkpoint["settings"] = settings_of(checkpoint)
+        settings["trainer"], refused = split_options(settings["trainer"])
+        settings["left_out"] = [*settings.get("left_out", []), *refused]
+        settings["model"] = dict(model)
+        seeds = {model.pop("seed") or 0, data.pop("seed") or 0}
+        if len(seeds) > 1:
+            raise ValueError("model and data have different seeds")
+        options = {
+            "seed_everything": seeds.pop(),
+            "model": {name: value for name, value in model.items() if name not in FROM_DATA},
+            "data": {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": data},
+            "trainer": settings["trainer"],
+            "init_from": settings.get("init_from"),
+        }
+    return path, checkpoint, options
+
+
+def settings_to_save(checkpoint: Mapping[str, Any], trainer: Mapping[str, Any], init_from: str | None) -> dict:
+    """The settings of a run, as `settings_of` reads them again.
+
+    Args:
+        checkpoint: what the Trainer saves.
+        trainer: its options.
+        init_from: the option of that name.
+    """
+    options, left_out = split_options(trainer)
+    return settings_of(checkpoint) | {"trainer": options, "left_out": left_out, "init_from": init_from}
+
+
+def split_options(trainer: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The options of the Trainer that a checkpoint holds, and the names of those that it does not: they may name code.
+
+    A file of a run is untrusted; what is imported is said on the command line alone.
+    """
+    plain = {name: value for name, value in trainer.items() if name not in MAY_NAME_CODE and names_no_code(value)}
+    return plain, [name for name, value in trainer.items() if name not in plain and value is not None]
+
+
+def names_no_code(value: Any) -> bool:
+    """Whether a value of an option is a number, a truth value, None, a word, a list of these, or numbers by name."""
+    if isinstance(value, Mapping):  # max_time
+        return all(isinstance(part, int) for part in value.values())
+    if isinstance(value, list):
+        return all(isinstance(part, str | int) and names_no_code(part) for part in value)
+    return value is None or (bool(WORD.fullmatch(value)) if isinstance(value, str) else isinstance(value, int | float))
 
 
 def how_to_resume(run: Path) -> str:
@@ -41,7 +89,7 @@ def how_to_resume(run: Path) -> str:
         return f"The run's folder {run} has vanished, and its checkpoints with it: begin a new run."
     for path in (last_checkpoint(run), best_checkpoint(run)):
         if is_resumable(path):
-            return f"Resume it: {resume_command(path, trusted=not is_plain(read_settings(run)))}"
+            return f"Resume it: {resume_command(path)}"
     return "There is no checkpoint to resume from: no whole epoch was saved."
 
 
@@ -59,43 +107,6 @@ def is_whole_epoch(checkpoint: Mapping[str, Any]) -> bool:
     """Whether a checkpoint was written at the end of an epoch that had all its steps."""
     epoch = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
     return bool(checkpoint.get("whole_epoch", epoch["processed"] == epoch["ready"]))  # older ones do not say so
-
-
-def check_hyperparameters(
-    checkpoint: Mapping[str, Any], model: Mapping[str, Any], data: Mapping[str, Any], data_class: type
-) -> None:
-    """See that a run is resumed with the hyper-parameters that it began with; only where the data is may have changed.
-
-    A hyper-parameter that the run did not have yet takes its default.
-
-    Args:
-        checkpoint: the contents of a checkpoint of this project.
-        model: the hyper-parameters of the model now.
-        data: those of the data module now.
-        data_class: its class.
-
-    Raises:
-        RunError: one of them differs.
-    """
-    begun = {
-        "model": defaults(VAE) | defaults(LitVAE) | checkpoint["hyper_parameters"],
-        "data": defaults(data_class) | checkpoint["datamodule_hyper_parameters"],
-    }
-    for group, now in (("data", data), ("model", model)):
-        for name in (name for name in now if name != "data_dir"):
-            if now[name] != begun[group].get(name):
-                option = "--data" if name == "dataset" else f"--{group}.{name}"
-                raise RunError(
-                    f"{option} is {now[name]}, but the run began with {begun[group].get(name)}.\n"
-                    "A run keeps its hyper-parameters; begin a new one, without --ckpt_path."
-                )
-
-
-def defaults(kind: type) -> dict[str, Any]:
-    """The default values of the arguments of a class and of those that it inherits from."""
-    inits = [vars(base)["__init__"] for base in reversed(kind.__mro__) if "__init__" in vars(base)]
-    parameters = [parameter for init in inits for parameter in signature(init).parameters.values()]
-    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not Parameter.empty}
 
 
 def check_resumable(

@@ -31,7 +31,7 @@ def test(
     Args:
         ckpt_path: A checkpoint, the folder or the name of a run, or last; default: best.ckpt of the newest run.
         run_name: The name of a run.
-        estimator: Of log p(x); auto is quadrature, for up to three latent variables, or importance.
+        estimator: Of log p(x); auto is quadrature where that is fast, else importance.
         num_images: Test on so many images of the split, chosen at random, the same ones each time.
         split: The images to test on.
         data_dir: Where the data is now, if it is not where it was.

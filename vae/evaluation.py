@@ -74,8 +74,8 @@ def evaluate_marginal(vae: VAE, x: Tensor, index: Tensor, estimator: Estimator) 
 def estimator(name: str, vae: VAE, num_samples: tuple[int, ...]) -> tuple[str, Estimator]:
     """An estimator of log p(x) and its name: quadrature, ais or importance.
 
-    For auto it is quadrature where that takes minutes: up to three latent variables, and a log-density that is linear in
-    the image, so that a matrix product gives all images at once. The others take hours for thousands of images.
+    For auto it is quadrature where that takes minutes: up to three latent variables, and a log-density that is linear
+    in the image, so that a matrix product gives all images at once. The others take hours for thousands of images.
 
     Args:
         num_samples: of importance, rising numbers, each of which gives a bound.

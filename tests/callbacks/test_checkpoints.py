@@ -14,7 +14,7 @@ from pytorch_lightning import Callback, Trainer
 
 from datamodules import DATASETS, MNIST, Digits
 from vae import runs
-from vae.callbacks import BestCheckpoint, RunLogger, TensorBoardImages, Throughput
+from vae.callbacks import AtomicCheckpointIO, BestCheckpoint, RunLogger, TensorBoardImages, Throughput
 
 
 def test_best_is_the_highest_bound_and_last_the_last_epoch():
@@ -128,3 +128,9 @@ def test_a_log_that_cannot_be_written_is_named(script, monkeypatch):
     own = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "csv"]
     outcome = script("train.py", *DIGITS, "--trainer.max_epochs", 1, *own)
     assert "error: a log in lightning_logs or csv: No space left on device: free some space\n" in outcome.err
+
+
+def test_a_checkpoint_gets_the_folders_of_its_name(tmp_path):
+    path = tmp_path / "mine" / "epoch=0-val" / "elbo=-1.50.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"epoch": 0}, str(path))
+    assert torch.load(path, weights_only=True) == {"epoch": 0}

@@ -87,6 +87,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any | None = None) -> None:
         content = BytesIO()
         torch.save(checkpoint, content)
+        folder = Path(path).parent
+        if folder.name != "checkpoints":  # of a `dirpath`, or a name with {val/elbo}; a run's may have vanished
+            folder.mkdir(parents=True, exist_ok=True)
         runs.write_atomically(Path(path), content.getbuffer())
 
 

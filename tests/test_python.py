@@ -97,7 +97,7 @@ def test_a_checkpoint_of_a_script_of_ones_own(digits, script, tmp_path):
     trainer = Trainer(**QUIET)
     trainer.strategy.connect(lit)
     trainer.save_checkpoint(tmp_path / "mine.ckpt")
-    with pytest.raises(runs.RunError, match="vae.LitVAE.load_from_checkpoint reads it"):
+    with pytest.raises(runs.RunError, match="vae.LitVAE, its load_from_checkpoint reads it"):
         vae.load_run("mine.ckpt", DATASETS)
     assert script("test.py", "--ckpt_path", "mine.ckpt").err.startswith("error: mine.ckpt does not say which data")
     again = LitVAE.load_from_checkpoint("mine.ckpt", weights_only=True)

@@ -92,7 +92,7 @@ def test_exact_punks_from_end_to_end(script, tiny_punks, tmp_path):
     options = ["--model.likelihood", "categorical", "--model.network", "conv", "--model.channels", "[4,8]"]
     options += ["--model.learning_rate", 0.01, "--trainer.max_epochs", 3]
     assert script("train.py", "--data", "CryptoPunks", *options).status == 0
-    tested = script("test.py", "--num_samples", "1,10")
+    tested = script("test.py", "--estimator", "importance", "--num_samples", "1,10")
     assert tested.status == 0
     assert "log-likelihood" in tested.out
     metrics = json.loads((tmp_path / "lightning_logs" / "version_0" / "test_metrics.json").read_text())
@@ -119,7 +119,7 @@ def test_help_names_the_options(script, name):
     assert shown.status == 0
     expected = {
         "train.py": ["--model.latent_dim", "number of latent variables", "--run_name", "--ckpt_path", "--trainer.help"],
-        "test.py": ["--num_samples", "Importance samples", "--split", "--data_dir", "--devices"],
+        "test.py": ["--num_samples", "Samples of the estimator importance", "--split", "--data_dir", "--devices"],
         "visualizations.py": [
             *["--figures", "learned_manifold", "--output_dir", "--split", "--runs", "--grid_size", "--tsne_points"],
             "How many samples there are",

@@ -65,7 +65,8 @@ class ImageDataModule(LightningDataModule):
         if not isinstance(seed, int) or seed < 0:
             raise ValueError(f"seed: expected a whole number of at least 0, got {seed!r}")
         self.save_hyperparameters(logger=False)  # the model has hyper-parameters of the same names
-        resolved = {"data_dir": data_dir and str(_expand(data_dir).resolve()), "seed": seed}
+        # A link stays one: it is the name of a folder that the settings can hold, whatever bytes the folder's own has.
+        resolved = {"data_dir": data_dir and str(_expand(data_dir).absolute()), "seed": seed}
         self.save_hyperparameters({"dataset": type(self).__name__, **resolved}, logger=False)
         self.splits: dict[str, ImageDataset] = {}
         self.trained_on: dict[str, Any] | None = None  # the record of the model's own split, if it is a trained one

@@ -22,9 +22,10 @@ OPTIONS = [
 ]
 RESUME = ["--ckpt_path", "last", "--run_name", "run"]
 
-# Where each of the trainings is killed: once it has reported that step, or while it does this to that checkpoint.
+# Where each of the trainings is killed: once it has reported that step, or while it does this to that checkpoint. An
+# epoch whose best.ckpt is there already does not write it again.
 MOMENTS = [("step", 13), ("fsync", "best", 2), ("step", 11), ("step", 27), ("replace", "last", 3), ("step", 32)]
-MOMENTS += [("step", 38), ("fsync", "last", 4), ("step", 35), ("replaced", "best", 4), ("step", 31), ("step", 45)]
+MOMENTS += [("step", 38), ("replaced", "best", 4), ("step", 35), ("fsync", "last", 4), ("step", 31), ("step", 45)]
 MOMENTS += [("step", 41), ("replaced", "last", 5), ("step", 56), ("replace", "best", 6), ("step", 52), ("step", 61)]
 MOMENTS += [("fsync", "best", 7), ("replaced", "best", 8), ("replaced", "last", 8)]
 FEW = [("step", 13), ("fsync", "best", 3), ("replaced", "best", 6)]

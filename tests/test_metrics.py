@@ -16,7 +16,7 @@ def test_images_are_counted_one_by_one():
     table = ImageTable()
     table.update({"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([0.0, 0.0])})
     table.update({"a": torch.tensor([6.0]), "b": torch.tensor([3.0])})
-    assert means(table.compute()) == {"a": 3.0, "b": 1.0}  # not the mean of the batches' means
+    assert means(table.columns()) == {"a": 3.0, "b": 1.0}  # not the mean of the batches' means
     assert table.num_images == 3
 
 
@@ -25,11 +25,23 @@ def test_rows_come_in_the_order_of_the_images():
     table = ImageTable()
     for some in (slice(0, 3), slice(3, 6)):
         table.update({name: column[some] for name, column in columns.items()})
-    found = table.compute()
+    found = table.columns()
     order = columns["index"].argsort()
     assert found.keys() == columns.keys()
     for name, values in columns.items():
         assert torch.equal(found[name], values[order].double()), name
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_the_row_of_a_single_image_keeps_its_shape(width):
+    """A Metric makes scalars of what its `compute` returns."""
+    columns = {"elbo": torch.tensor([-3.0]), "mean": torch.zeros(1, width)}
+    for names in (["elbo"], ["elbo", "mean"]):
+        table = ImageTable()
+        table.update({name: columns[name] for name in names})
+        assert {name: column.shape for name, column in table.columns().items()} == {
+            name: columns[name].shape for name in names
+        }
 
 
 def test_the_first_update_that_is_not_finite_is_found():

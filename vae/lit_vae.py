@@ -320,7 +320,7 @@ class LitVAE(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.check_finite()
-        values = {f"train/{name}": value for name, value in means(self.train_table.compute()).items()}
+        values = {f"train/{name}": value for name, value in means(self.train_table.columns()).items()}
         self.schedule_learning_rate()
         self.log_epoch(values | {"learning_rate": self.optimizers().param_groups[0]["lr"], "beta": self.beta})
         self.train_table.reset()
@@ -362,7 +362,7 @@ class LitVAE(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         self.validated_step = self.global_step
-        self.log_epoch({f"val/{name}": value for name, value in summarize_bound(self.val_table.compute()).items()})
+        self.log_epoch({f"val/{name}": value for name, value in summarize_bound(self.val_table.columns()).items()})
         self.val_table.reset()
 
     def on_train_end(self) -> None:
@@ -370,7 +370,7 @@ class LitVAE(LightningModule):
             warnings.warn(COLLAPSE, PosteriorCollapse, stacklevel=1)
 
     def on_test_epoch_end(self) -> None:
-        self.test_columns = self.test_table.compute()
+        self.test_columns = self.test_table.columns()
         self.test_table.reset()
         kind = self.vae.likelihood.log_prob_kind(getattr(self.trainer.datamodule, "binary", False))
         found = summarize_test(self.test_columns, self.vae.image_shape, in_bits=kind == "log-likelihood")

@@ -21,7 +21,7 @@ MAX_UNRELIABLE = 0.05  # of the images, before the estimate of log p(x) is worth
 
 
 class ImageTable(Metric):
-    """Named columns with a row per image: `update` takes them as [B] or [B, M], `compute` gives those of all processes.
+    """Named columns with a row per image: `update` takes them as [B] or [B, M], `columns` gives those of all processes.
 
     They come in double precision and, if one of them is `index`, in its order.
     """
@@ -50,9 +50,13 @@ class ImageTable(Metric):
             return None
         return next(place for place, rows in enumerate(self.rows) if not rows.isfinite().all())
 
-    def compute(self) -> dict[str, Tensor]:
-        rows = dim_zero_cat(self.rows).cpu().double()
-        parts = rows.split([width or 1 for width in self.widths.values()], dim=1)
+    def compute(self) -> Tensor:
+        """The rows of all processes. `Metric` makes a scalar of a single number: `columns` gives them their shape."""
+        return dim_zero_cat(self.rows)
+
+    def columns(self) -> dict[str, Tensor]:
+        widths = [width or 1 for width in self.widths.values()]
+        parts = self.compute().cpu().double().reshape(-1, sum(widths)).split(widths, dim=1)
         columns = {
             name: part[:, 0] if width is None else part
             for (name, width), part in zip(self.widths.items(), parts, strict=True)

@@ -158,7 +158,7 @@ class TensorBoardImages(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
         if self.should_log(trainer):
-            writer, columns = trainer.logger.experiment, lit.val_table.compute()
+            writer, columns = trainer.logger.experiment, lit.val_table.columns()
             writer.add_histogram(f"{VIEW}/kl_per_dimension", columns["kl_per_dimension"].mean(0), trainer.global_step)
             writer.add_histogram(f"{VIEW}/posterior_means", columns["mean"][:MAX_CODES], trainer.global_step)
 

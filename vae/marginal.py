@@ -355,12 +355,12 @@ def quadrature(vae: VAE, x: Tensor, index: Tensor | None = None, tolerance: floa
     is_cut_off = grid.widen()
     value, change = torch.full_like(grid.log_sum, -inf), torch.full_like(grid.log_sum, inf)
     bias, unfinished = change, torch.ones_like(is_cut_off)
-    for _ in range(MAX_HALVINGS):
+    for halvings in range(MAX_HALVINGS):
+        if halvings:
+            grid = Grid(vae, x, grid.width / 2).add(grid.divided(unfinished))
         new = grid.log_sum + grid.log_volume
         change, before = (new - value).abs(), change
         value = torch.where(unfinished, new, value)
         bias = torch.where(unfinished, torch.maximum(change, before / 10), bias)
         unfinished &= ~(bias <= tolerance)
-        tiles = [*grid.divided(unfinished)]
-        grid = Grid(vae, x, grid.width / 2).add(tiles)
     return Estimate(value, torch.zeros_like(value), bias.masked_fill(is_cut_off, inf), {})

@@ -1,7 +1,7 @@
 """Train and test recipes, and keep their metrics: python3 results/reproduce.py NAME ... [--seeds 0 1 2].
 
-For each name the recipe is configs/NAME.yaml, and seeds and samples are those of rows.yaml. The runs are
-lightning_logs/NAME_seedN, resumed if they are there; the metrics go to results/NAME.json.
+For each name the recipe is configs/NAME.yaml; seeds, and what test.py is told of the estimator, are those of rows.yaml.
+The runs are lightning_logs/NAME_seedN, resumed if they are there; the metrics go to results/NAME.json.
 """
 
 import argparse
@@ -28,20 +28,24 @@ def rows() -> dict[str, dict]:
     return {row["recipe"]: row | {"columns": section["columns"]} for section in sections for row in section["rows"]}
 
 
-def reproduce(name: str, seed: int, num_samples: int, columns: list[str]) -> dict:
-    """Train, or resume, and test one run: its metrics."""
+def reproduce(name: str, seed: int, test: dict[str, object], columns: list[str]) -> dict:
+    """Train, or resume, and test one run: its metrics.
+
+    Args:
+        test: options of test.py.
+    """
     config, run = PROJECT / "configs" / f"{name}.yaml", f"{name}_seed{seed}"
     if runs.last_checkpoint(runs.run_folder(run)).exists():
         options = ["--ckpt_path", "last"]
     else:
         options = ["--config", config, "--seed_everything", seed]
     script("train.py", "--run_name", run, *options)
-    script("test.py", "--ckpt_path", run, "--estimator", "importance", "--num_samples", num_samples)
+    script("test.py", "--ckpt_path", run, *(part for option, value in test.items() for part in (f"--{option}", value)))
     metrics = json.loads((runs.run_folder(run) / "test_metrics.json").read_text())
     checkpoint = Path(metrics.pop("checkpoint"))
     if "analytic_kl_estimate" in columns:
         lit, data = runs.load_run(checkpoint, DATASETS)
-        metrics["analytic_kl_estimate"] = analytic_kl_estimate(lit.vae, data.images("test"), num_samples)
+        metrics["analytic_kl_estimate"] = analytic_kl_estimate(lit.vae, data.images("test"), num_samples=100)
     minutes = sum(runs.read_history(runs.run_folder(run))["epoch_seconds"].values()) / 60
     commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, text=True).strip()
     return {"seed": seed, "commit": commit, "minutes": round(minutes, 1), **metrics}
@@ -82,7 +86,7 @@ def main() -> None:
         found = json.loads(path.read_text())["runs"] if path.exists() else []
         for seed in arguments.seeds or row.get("seeds", [0]):
             if all(run["seed"] != seed for run in found):
-                found.append(reproduce(name, seed, row.get("num_samples", 100), row["columns"]))
+                found.append(reproduce(name, seed, row.get("test", {}), row["columns"]))
                 recipe = yaml.safe_load((PROJECT / "configs" / f"{name}.yaml").read_text())
                 path.write_text(json.dumps({"recipe": recipe, "runs": found}, indent=2) + "\n")
 

@@ -1,9 +1,9 @@
-"""A likelihood, a network, a data set and a figure of one's own; docs/own-parts.md has the commands.
+"""A likelihood, a network, an objective, a data set and a figure of one's own; docs/own-parts.md has the commands.
 
 `--import examples/own_parts.py` runs this file before the command line is read. Each part is registered with one call.
 """
 
-from math import prod
+from math import log, prod
 
 import torch
 from matplotlib import pyplot as plt
@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Laplace
 
 from datamodules import ImageDataModule, ImageDataset, register_dataset
-from vae import VAE, register_likelihood, register_network
+from vae import VAE, register_likelihood, register_network, register_objective
 from vae.figures import register_figure
 from vae.likelihoods import MeanLikelihood, at_least_float32
+from vae.model import reparameterize
 from vae.networks import MLPDecoder
+from vae.noise import StepNoise
+from vae.objectives import Options
 
 
 class LaplaceLikelihood(MeanLikelihood):
@@ -56,6 +59,17 @@ class ResidualEncoder(nn.Module):
 
 
 register_network("residual", ResidualEncoder, MLPDecoder)  # a part of this project can be one half
+
+
+def renyi(vae: VAE, x: Tensor, noise: StepNoise, options: Options, alpha: float = 0.5):
+    """The variational Renyi bound (arXiv 1602.02311): iwae at alpha 0, the ELBO as alpha tends to 1."""
+    q_z = vae.encode(x)
+    log_w = vae.log_weights(x, q_z, reparameterize(q_z, noise.eps))  # [K, B]
+    bound = (((1 - alpha) * log_w).logsumexp(0) - log(len(log_w))) / (1 - alpha)  # [B]
+    return bound, {"renyi_bound": bound}  # what is raised, and what is logged: train/renyi_bound
+
+
+register_objective("renyi", renyi)
 
 
 @register_dataset

@@ -39,6 +39,7 @@ if lit.global_rank == 0:
 
 TRAIN = """
 import sys, torch
+from types import SimpleNamespace
 from pytorch_lightning import Trainer
 from datamodules import ImageDataModule, ImageDataset
 from vae import LitVAE
@@ -52,7 +53,7 @@ class MadeUp(ImageDataModule):
 
 class WithoutNoise(LitVAE):
     def training_noise(self, num_images, step):
-        return torch.zeros(1, num_images, 2)
+        return SimpleNamespace(eps=torch.zeros(1, num_images, 2))
 
 torch.manual_seed(0)
 devices = int(sys.argv[1])

@@ -13,6 +13,7 @@ LAYERS = [
     ("vae.cli",),
     ("vae.callbacks", "vae.runs"),
     ("vae.figures", "vae.lit_vae"),
+    ("vae.evaluation", "vae.objectives"),
     ("vae.model",),
     ("vae.likelihoods", "vae.networks"),
 ]
@@ -20,6 +21,7 @@ FORBIDDEN = {
     "vae": ("datamodules", *SCRIPTS),
     "datamodules": ("vae", *SCRIPTS),
     "vae.model": ("pytorch_lightning", "lightning_fabric", "torch.optim", "matplotlib"),
+    "vae.objectives": ("pytorch_lightning", "torch.optim", "matplotlib"),
     "vae.networks": ("pytorch_lightning", "torch.distributions", "vae.distributions", "vae.likelihoods"),
     "vae.likelihoods": ("pytorch_lightning", "vae.networks"),
     "vae.distributions": ("pytorch_lightning", "vae.networks"),

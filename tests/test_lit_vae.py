@@ -20,10 +20,11 @@ from vae import VAE, LitVAE
 from vae.callbacks import Throughput
 from vae.evaluation import evaluation_noise
 from vae.likelihoods import LIKELIHOODS
-from vae.lit_vae import OBJECTIVES, OPTIMIZERS, NotFinite, PosteriorCollapse
+from vae.lit_vae import OPTIMIZERS, NotFinite, PosteriorCollapse
 from vae.marginal import importance_sampling
 from vae.networks import NETWORKS
-from vae.noise import derive_seed
+from vae.noise import StepNoise, derive_seed
+from vae.objectives import OBJECTIVES
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -103,9 +104,9 @@ def step(monkeypatch):
         lit = LitVAE(image_shape=data.image_shape, hidden_dims=16, **options)
         lit._trainer = Trainer(logger=False, **QUIET)
         monkeypatch.setattr(LitVAE, "steps_per_epoch", 24)
-        eps = lit.training_noise(len(batch.images), step)
-        loss, _ = lit.loss(batch.images, eps, lit.beta)
-        return loss, lit, batch.images, eps
+        noise = lit.training_noise(len(batch.images), step)
+        loss, _ = lit.loss(batch.images, noise, lit.beta)
+        return loss, lit, batch.images, noise.eps
 
     return run
 
@@ -222,7 +223,7 @@ def test_the_noise_of_steps_is_unrelated():
     series = []
     for epoch, rank in ((0, 0), (0, 1), (1, 0)):
         lit._trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)
-        series += [lit.training_noise(500, step).flatten() for step in range(20)]
+        series += [lit.training_noise(500, step).eps.flatten() for step in range(20)]
     correlations = torch.corrcoef(torch.stack(series)).fill_diagonal_(0) * 10_000**0.5
     assert correlations.abs().max() < 5
 
@@ -402,11 +403,11 @@ def test_validation_reports_what_a_test_of_that_split_finds():
     assert {name: found[name.replace("val/", "test/")] for name in reported} == pytest.approx(reported, rel=1e-6)
 
 
-@pytest.mark.parametrize("data", [MNIST, Digits])
-def test_a_resumed_run_ends_with_the_same_weights(tiny_mnist, data):
-    """With a cosine schedule and dynamic binarisation, which must both go on where they stopped."""
+@pytest.mark.parametrize(("data", "objective"), [(MNIST, "elbo"), (Digits, "elbo"), (Digits, "wake_sleep")])
+def test_a_resumed_run_ends_with_the_same_weights(tiny_mnist, data, objective):
+    """With a cosine schedule, dynamic binarisation and draws from the model, which must go on where they stopped."""
     small = {"val_size": 20, "batch_size": 15} if data is MNIST else {}
-    options = {"lr_schedule": "cosine", "num_samples": 2}
+    options = {"lr_schedule": "cosine", "num_samples": 2, "objective": objective}
 
     class StopAfterTwo(Callback):
         def on_train_epoch_end(self, trainer, lit):
@@ -534,8 +535,9 @@ def test_weight_decay_reaches_the_optimizer():
             "lr_schedule: Rprop takes its learning rate at the first step",
         ),
         ({"optimizer": "Rprop", "weight_decay": 0.1}, "weight_decay: Rprop has none; choose another optimizer"),
-        ({"objective": "vi"}, "unknown objective 'vi': choose one of dreg, elbo, iwae"),
+        ({"objective": "vi"}, "unknown objective 'vi': choose one of dreg, elbo, iwae, wake_sleep"),
         ({"objective": "iwae", "beta": 0.5}, "beta, beta_warmup_epochs and analytic_kl belong to the objective elbo"),
+        ({"objective": "wake_sleep", "analytic_kl": False}, "belong to the objective elbo, not to wake_sleep"),
         ({"beta": -1.0}, r"beta: expected 0 or more, got -1\.0"),
         (
             {"likelihood": "categorical", "palette": ((0,), (1,)), "init_output_bias": True},
@@ -555,13 +557,15 @@ def test_a_wrong_option_is_answered_with_the_right_ones(options, message):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not which(os.environ.get("CXX", "g++")), reason="there is no C++ compiler")
-def test_the_compiled_loss_is_the_loss():
-    x, eps = torch.rand(4, 1, 8, 8), torch.randn(1, 4, 2)
-    plain = LitVAE(image_shape=(1, 8, 8), hidden_dims=8)
-    compiled = LitVAE(image_shape=(1, 8, 8), hidden_dims=8, compile=True)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_compiled_loss_is_the_loss(objective):
+    """Draws from the model included, whose noise is not the compiler's."""
+    x, noise = torch.rand(4, 1, 8, 8), StepNoise((3, 4, 2), (0, 0, 0), 0, torch.device("cpu"))
+    plain = LitVAE(image_shape=(1, 8, 8), hidden_dims=8, objective=objective)
+    compiled = LitVAE(image_shape=(1, 8, 8), hidden_dims=8, objective=objective, compile=True)
     compiled.load_state_dict(plain.state_dict())  # the same names
     for beta in (1.0, 0.3, 0.4):  # which a warm-up changes at each step
-        results = [lit.training_loss(x, eps, beta) for lit in (plain, compiled)]
+        results = [lit.training_loss(x, noise, beta) for lit in (plain, compiled)]
         for loss, _ in results:
             loss.backward()
         (one, some), (other, others) = results

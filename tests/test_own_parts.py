@@ -12,15 +12,18 @@ from torch.distributions import Independent, Laplace
 
 import datamodules
 import vae.model
+import vae.objectives
 from datamodules import Digits, register_dataset
-from vae import VAE, LitVAE, figures, register_likelihood, register_network
+from vae import VAE, LitVAE, figures, register_likelihood, register_network, register_objective, runs
 from vae.figures import register_figure
 from vae.likelihoods import Likelihood, MeanLikelihood
 from vae.networks import MLPDecoder, MLPEncoder
+from vae.noise import StepNoise
 
 EXAMPLE = PROJECT / "examples" / "own_parts.py"
 IMPORT = ("--import", EXAMPLE)
 OWN = ("--data", "Bars", "--model.likelihood", "laplace", "--model.network", "residual", "--model.hidden_dims", 16)
+OWN += ("--model.objective", "renyi", "--model.num_samples", 4)
 ADVICE = "If it is a part of your own, name the module that registers it: --import MODULE"
 
 
@@ -48,16 +51,25 @@ def test_the_example_from_end_to_end(trained, process, tmp_path):
     resumed = process("train.py", *IMPORT, "--ckpt_path", "last", "--trainer.max_epochs", 2)
     assert (resumed.status, resumed.err) == (0, "")
     assert "2 in all" in resumed.out
+    history = runs.read_history(tmp_path / "lightning_logs" / "version_0")
+    (bound, *_) = figures.FIGURES["learning_curve"](history).axes
+    assert [len(line.get_xdata()) for line in bound.lines] == [2, 2]
+    assert "renyi bound in training" in bound.lines[0].get_label()
 
 
-def test_the_examples_likelihood_is_that_of_scipy(process, tmp_path):
-    code = "import sys, torch\nfrom own_parts import LaplaceLikelihood\n"
+def test_the_examples_likelihood_is_that_of_scipy_and_its_bound_lies_between_elbo_and_iwae(process, tmp_path):
+    code = "import sys, torch\nfrom own_parts import *\n"
     code += "head = LaplaceLikelihood(lambda n: torch.nn.Identity(), (1, 2, 2), scale=0.3)\n"
     code += "torch.manual_seed(0)\nlogits, x = torch.randn(5, 1, 2, 2), torch.rand(5, 1, 2, 2)\n"
-    code += "torch.save((logits, x, head(logits).log_prob(x)), 'values.pt')\n"
+    code += "noise, vae = StepNoise((6, 5, 2), (0, 0, 0), 0, x.device), VAE((1, 2, 2)).requires_grad_(False)\n"
+    code += "bounds = [renyi(vae, x, noise, Options(), alpha)[0] for alpha in (0, 0.5, 0.9999)]\n"
+    code += "bounds += [vae.log_marginal(x, eps=noise.eps), vae.elbo(x, eps=noise.eps, analytic_kl=False).elbo]\n"
+    code += "torch.save((logits, x, head(logits).log_prob(x), bounds), 'values.pt')\n"
     (tmp_path / "values.py").write_text(code)
     assert process(tmp_path / "values.py", PYTHONPATH=f"{PROJECT}:{EXAMPLE.parent}").status == 0
-    logits, x, log_prob = torch.load(tmp_path / "values.pt")
+    logits, x, log_prob, (at_0, half, near_1, iwae, elbo) = torch.load(tmp_path / "values.pt")
+    torch.testing.assert_close((at_0, near_1), (iwae, elbo), atol=2e-3, rtol=0)
+    assert ((elbo < half) & (half < iwae)).all()
     expected = laplace.logpdf(x, logits.double().sigmoid(), 0.3).sum((1, 2, 3))
     assert log_prob.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
 
@@ -128,7 +140,7 @@ def test_a_module_that_cannot_be_found(process, tmp_path, args, message):
 @pytest.mark.parametrize("script", ["train.py", "test.py", "visualizations.py"])
 def test_the_help_has_the_option_and_the_parts(process, script):
     shown = process(script, *IMPORT, "--help").out
-    parts = {"train.py": ["laplace", "residual", "Bars"], "visualizations.py": ["posterior_scales", "--bins"]}
+    parts = {"train.py": ["laplace", "residual", "renyi", "Bars"], "visualizations.py": ["posterior_scales", "--bins"]}
     assert [part for part in ("--import", *parts.get(script, ())) if part not in shown] == []
 
 
@@ -140,9 +152,9 @@ def tables(monkeypatch):
         (figures, "FIGURES"),
         (vae.model, "LIKELIHOODS"),
         (vae.model, "NETWORKS"),
+        (vae.objectives, "OBJECTIVES"),
     ):
         monkeypatch.setattr(module, name, dict(getattr(module, name)))
-    monkeypatch.setattr(VAE.__init__, "__annotations__", dict(VAE.__init__.__annotations__))
 
 
 class OwnLikelihood(MeanLikelihood):
@@ -185,10 +197,22 @@ def test_registered_names_make_a_model(tables):
 
 
 @pytest.mark.parametrize(
+    "wrong", [lambda bound: bound, lambda bound: (bound.mean(), {"own": bound}), lambda bound: (bound, {})]
+)
+def test_what_an_objective_must_return(tables, wrong):
+    register_objective("own", lambda vae, x, noise, options: wrong(vae.elbo(x, eps=noise.eps).elbo))
+    lit = LitVAE(image_shape=(1, 4, 4), objective="own")
+    noise = StepNoise((1, 3, 2), (0, 0, 0), 0, torch.device("cpu"))
+    with pytest.raises(ValueError, match="objective own: expected what it raises and a dict of what is logged"):
+        lit.loss(torch.rand(3, 1, 4, 4), noise, 1.0)
+
+
+@pytest.mark.parametrize(
     "register",
     [
         lambda: register_likelihood("bernoulli", OwnLikelihood),
         lambda: register_network("mlp", OwnEncoder, MLPDecoder),
+        lambda: register_objective("elbo", vae.objectives.iwae),
         lambda: register_figure(figures.FIGURES["samples"]),
         lambda: register_dataset(Digits),
     ],
@@ -216,6 +240,7 @@ class WithoutKind(Likelihood):
         (lambda: register_likelihood("own", int), "expected a subclass of vae.likelihoods.Likelihood"),
         (lambda: register_likelihood("own", WithoutKind), "WithoutKind has no log_prob_kind"),
         (lambda: register_network("own", OwnEncoder, 3), "expected two classes of modules"),
+        (lambda: register_objective("own", 3), "expected a function of vae, x, noise and options, got 3"),
         (lambda: register_dataset(int), "expected a subclass of datamodules.ImageDataModule"),
         (lambda: register_figure(needs_an_option), "option weather needs a default"),
         (lambda: register_figure(takes_an_input_for_an_option), "option images needs .* a name of its own"),
@@ -248,7 +273,9 @@ def test_an_argument_of_a_figure_that_nobody_provides(tables):
         figures.render("own", {"vae": lambda: None, "source": dict})
 
 
-@pytest.mark.parametrize("args", [("--data", "Bars"), ("--data", "Digits", "--model.likelihood", "laplace")])
+@pytest.mark.parametrize(
+    "args", [("--data", "Bars"), ("--model.likelihood", "laplace"), ("--model.objective", "renyi")]
+)
 def test_the_command_line_says_how_to_bring_a_part(process, args):
     outcome = process("train.py", *args)
     assert outcome.status == 2

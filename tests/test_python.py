@@ -50,7 +50,7 @@ def test_a_plain_data_loader_trains_like_a_plain_loop(digits, labelled):
     for epoch in range(2):
         for batch_idx, x in enumerate(images.split(30)):
             again._trainer = type("At", (), {"current_epoch": epoch, "global_rank": 0})()
-            eps = again.training_noise(len(x), batch_idx)
+            eps = again.training_noise(len(x), batch_idx).eps
             loss = -again.vae.elbo(x, eps=eps).elbo.mean()
             optimizer.zero_grad()
             loss.backward()

@@ -6,8 +6,9 @@ from typing import Any
 from vae import runs
 from vae.lit_vae import LitVAE
 from vae.model import VAE, register_likelihood, register_network
+from vae.objectives import register_objective
 
-__all__ = ["VAE", "LitVAE", "load_run", "register_likelihood", "register_network"]
+__all__ = ["VAE", "LitVAE", "load_run", "register_likelihood", "register_network", "register_objective"]
 
 
 def load_run(run: str, datasets: Mapping[str, type]) -> tuple[VAE, Any]:

@@ -22,20 +22,17 @@ from vae.manual_optimization import check_callbacks, check_trainer
 from vae.marginal import importance_sampling
 from vae.metrics import ImageTable, means, summarize_bound, summarize_test
 from vae.model import VAE
-from vae.noise import derive_seed
+from vae.noise import StepNoise
+from vae.objectives import OBJECTIVES, Options, check_values, choose_objective
 from vae.schedules import LR_SCHEDULES, check_ends, warm_up
 
-TRAINING_NOISE = 2  # the stream of `derive_seed`; the data modules have others
-MAX_SAMPLES = 1_000  # of an image in a step: memory grows with them
 NEVER = 2**62  # a step that is not reached
 DECOUPLED_DECAY = ("AdamW", "Adafactor")
 
-Objective = Literal["elbo", "iwae", "dreg"]
 LRSchedule = Literal["constant", "cosine"]
 OptimizerName = Literal[  # those of torch.optim that take no closure, dense gradients, and biases
     "ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"
 ]
-OBJECTIVES = dict.fromkeys(get_args(Objective))
 OPTIMIZERS = {name: getattr(torch.optim, name) for name in get_args(OptimizerName)}
 COLLAPSE = (
     "no latent variable is active, the posterior has collapsed: its mean is the same for all validation images. "
@@ -69,8 +66,9 @@ class LitVAE(LightningModule):
     """A VAE and how it is trained.
 
     Args:
-        objective: what training raises: elbo, iwae (the importance-weighted bound), or dreg (the same with the doubly
-            reparameterised gradient). Validation always reports the plain ELBO.
+        objective: what training raises: elbo, iwae (the importance-weighted bound), dreg (the same with the doubly
+            reparameterised gradient), or wake_sleep (to which the paper compares). Validation always reports the plain
+            ELBO.
         num_samples: the samples of z for each image: L of equation 10, or K of the importance-weighted bound.
         analytic_kl: whether elbo takes the KL in closed form (Appendix B) or by sampling (estimator A, equation 6).
         beta: weight of the KL in what elbo trains; never in what is reported.
@@ -95,7 +93,7 @@ class LitVAE(LightningModule):
 
     def __init__(
         self,
-        objective: Objective = "elbo",
+        objective: "Literal[*OBJECTIVES]" = "elbo",
         num_samples: int = 1,
         analytic_kl: bool = True,
         beta: float = 1.0,
@@ -112,19 +110,11 @@ class LitVAE(LightningModule):
         **vae: Any,
     ):
         super().__init__()
-        check_whole("num_samples", num_samples)
-        if num_samples > MAX_SAMPLES:
-            raise ValueError(f"num_samples: expected at most {MAX_SAMPLES:,}, got {num_samples}")
         check_number("learning_rate", learning_rate)
         if gradient_clip_val is not None:
             check_number("gradient_clip_val", gradient_clip_val)
-        for name, value in (("weight_decay", weight_decay), ("beta", beta), ("beta_warmup_epochs", beta_warmup_epochs)):
-            check_number(name, value, positive=False)
-        choose("objective", objective, OBJECTIVES)
-        if objective != "elbo" and (beta != 1 or beta_warmup_epochs or not analytic_kl):
-            raise ValueError(
-                f"beta, beta_warmup_epochs and analytic_kl belong to the objective elbo, not to {objective}"
-            )
+        check_number("weight_decay", weight_decay, positive=False)
+        self.objective = choose_objective(objective, num_samples, analytic_kl, beta, beta_warmup_epochs)
         self.optimizer = choose("optimizer", optimizer, OPTIMIZERS)
         self.lr_schedule = choose("lr_schedule", lr_schedule, LR_SCHEDULES)
         if optimizer == "Rprop" and self.lr_schedule:
@@ -271,23 +261,17 @@ class LitVAE(LightningModule):
             self.epoch_steps += 1
         return loss.detach().clone()  # callbacks may keep it, a compiled step's own memory is written again
 
-    def training_noise(self, num_images: int, step: int) -> Tensor:
-        """The noise of a step of the current epoch, [K, B, Z]: a function of (seed, epoch, step, rank)."""
-        seed = derive_seed(TRAINING_NOISE, self.hparams.seed, self.current_epoch, self.global_rank)
-        generator = torch.Generator(self.device).manual_seed(seed + step)
+    def training_noise(self, num_images: int, step: int) -> StepNoise:
+        """The random numbers of a step of the current epoch: a function of (seed, epoch, step, rank)."""
         shape = (self.hparams.num_samples, num_images, self.vae.latent_dim)
-        return torch.randn(shape, generator=generator, device=self.device, dtype=torch.float32)
+        return StepNoise(shape, (self.hparams.seed, self.current_epoch, self.global_rank), step, self.device)
 
-    def loss(self, x: Tensor, eps: Tensor, beta: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, x: Tensor, noise: StepNoise, beta: float) -> tuple[Tensor, dict[str, Tensor]]:
         """What training lowers, a mean over images, and what is logged of it, [B] each: nats per image."""
-        if self.hparams.objective == "elbo":
-            bound = self.vae.elbo(x, eps=eps, analytic_kl=self.hparams.analytic_kl)
-            objective, values = bound.weighted(beta), bound._asdict()
-        else:
-            doubly = self.hparams.objective == "dreg"
-            objective = self.vae.importance_bound(x, eps=eps, doubly_reparameterized=doubly)
-            values = {"importance_bound": objective}
-        return -objective.mean(), {name: value.detach() for name, value in values.items()}
+        found = self.objective(self.vae, x, noise, Options(self.hparams.analytic_kl, beta))
+        check_values(self.hparams.objective, found, len(x))
+        raised, values = found
+        return -raised.mean(), {name: value.detach() for name, value in values.items()}
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         if self.hparams.gradient_clip_val is not None:  # here a scaler has unscaled the gradients

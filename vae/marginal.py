@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 
 from vae import hmc
 from vae.model import NOISE_CHUNK, VAE, reparameterize
-from vae.noise import counter_normal, derive_seed
+from vae.noise import counter_normal, derive_seed, seeded_generators
 
 IMPORTANCE, TRIAL, FORWARD, REVERSE, SIMULATION = range(10, 15)  # streams of noise
 MAX_PARETO_SHAPE = 0.7  # above it weights are not to be trusted (arXiv 1507.02646, Section 3.2.1)
@@ -244,9 +244,7 @@ def bidirectional_bounds(
         index: the number of each generated image, [B], of which it is a function.
     """
     z = counter_normal(derive_seed(SIMULATION), index, torch.zeros_like(index[:1]), vae.latent_dim)[0]
-    devices = [] if z.device.type == "cpu" else [z.device]
-    with torch.random.fork_rng(devices, device_type=z.device.type if devices else "cuda"):
-        torch.manual_seed(derive_seed(SIMULATION, 1))  # `sample` takes no generator
+    with seeded_generators(derive_seed(SIMULATION, 1), z.device):
         x = vae.decode(z).sample()
     chains = Chains(vae, x, index, num_chains, num_leapfrog_steps)
     betas = temperatures(num_temperatures)

@@ -71,8 +71,8 @@ class VAE(nn.Module):
         hidden_dims: int | tuple[int, ...] = (500,),
         decoder_hidden_dims: int | tuple[int, ...] | None = None,
         activation: Literal[*ACTIVATIONS] = "relu",
-        likelihood: Literal[*LIKELIHOODS] = "bernoulli",
-        network: Literal[*NETWORKS] = "mlp",
+        likelihood: "Literal[*LIKELIHOODS]" = "bernoulli",  # quoted: names may be added until it is read
+        network: "Literal[*NETWORKS]" = "mlp",
         channels: int | tuple[int, ...] = (32, 64),
         min_scale: float = 0.01,
         scale: float = 0.1,
@@ -187,34 +187,6 @@ class VAE(nn.Module):
         Its mean over K is the bound, its logsumexp - log K the importance-weighted one.
         """
         return self.log_joint(x, z) - q_z.log_prob(z)
-
-    def importance_bound(
-        self, x: Tensor, num_samples: int = 1, eps: Tensor | None = None, doubly_reparameterized: bool = False
-    ) -> Tensor:
-        """The importance-weighted bound with K samples, [B], as an objective (arXiv 1509.00519, equation 8).
-
-        Args:
-            x: images [B, C, H, W], values in [0, 1].
-            num_samples: K, the samples of z for each image.
-            eps: the noise, [K, B, Z], in place of a fresh draw.
-            doubly_reparameterized: the same value with the encoder's gradient of arXiv 1810.04152, equation 8: the
-                square of each sample's weight times its path derivative. Same mean, less variance.
-
-        Raises:
-            ValueError: as `elbo`.
-        """
-        self.check_images(x, values=eps is None)
-        q_z = self.encode(x)
-        z = reparameterize(q_z, self._noise(num_samples, q_z) if eps is None else eps)
-        if not doubly_reparameterized:
-            return self.log_weights(x, q_z, z).logsumexp(0) - log(len(z))
-        constant_q_z = Independent(Normal(q_z.mean.detach(), q_z.stddev.detach(), validate_args=False), 1)
-        log_w = self.log_weights(x, constant_q_z, z)
-        weight = log_w.detach().softmax(0)
-        if z.requires_grad:
-            z.register_hook(lambda gradient: weight.unsqueeze(-1) * gradient)
-        surrogate = (weight * log_w).sum(0)
-        return (log_w.logsumexp(0) - log(len(z))).detach() + surrogate - surrogate.detach()
 
     @torch.no_grad()
     def log_marginal(self, x: Tensor, num_samples: int = 100, eps: Tensor | Iterable[Tensor] | None = None) -> Tensor:
@@ -367,7 +339,6 @@ def register_likelihood(name: str, likelihood: type[Likelihood]) -> None:
     if likelihood.log_prob_kind is Likelihood.log_prob_kind:
         raise ValueError(f"likelihood {name!r}: {likelihood.__name__} has no log_prob_kind: see docs/own-parts.md")
     register("likelihood", name, likelihood, LIKELIHOODS)
-    VAE.__init__.__annotations__["likelihood"] = Literal[*LIKELIHOODS]
 
 
 def register_network(name: str, encoder: Callable[..., nn.Module], decoder: Callable[..., nn.Module]) -> None:
@@ -385,4 +356,3 @@ def register_network(name: str, encoder: Callable[..., nn.Module], decoder: Call
     if not (callable(encoder) and callable(decoder)):
         raise ValueError(f"network {name!r}: expected two classes of modules, got {encoder} and {decoder}")
     register("network", name, (encoder, decoder), NETWORKS)
-    VAE.__init__.__annotations__["network"] = Literal[*NETWORKS]

@@ -4,6 +4,8 @@ In training a generator for each step; in evaluation, where an image must have i
 counter in place of a state: each number is a hash of what it belongs to.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from math import pi
 
@@ -11,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+TRAINING_NOISE, MODEL_DRAWS = 2, 3  # streams of `derive_seed`; the data modules have others
 LOW = 2**32 - 1  # the lower half of 64 bits
 
 
@@ -58,3 +61,37 @@ def counter_normal(seed: int, index: Tensor, samples: Tensor, dim: int) -> Tenso
     radius = uniform.log_().mul_(-2).sqrt_()
     angle = (bits & LOW).float().mul_(2 * pi / 2**32)
     return torch.cat([radius * angle.cos(), radius * angle.sin()], -1)[..., :dim]
+
+
+@contextmanager
+def seeded_generators(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's own generators of the CPU and that device start at a seed, and are afterwards as they were before.
+
+    For `Distribution.sample`, which takes no generator.
+    """
+    devices = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
+        torch.manual_seed(seed)
+        yield
+
+
+class StepNoise:
+    """The random numbers of a training step: a function of the integers that it belongs to.
+
+    Args:
+        shape: K samples of B images with Z latent variables.
+        integers: seed, epoch and rank.
+        step: its number in the epoch.
+
+    Attributes:
+        eps: the noise of the paper's g(eps, x), N(0, I): float32 [K, B, Z].
+    """
+
+    def __init__(self, shape: Sequence[int], integers: Sequence[int], step: int, device: torch.device):
+        generator = torch.Generator(device).manual_seed(derive_seed(TRAINING_NOISE, *integers) + step)
+        self.eps = torch.randn(*shape, generator=generator, device=device, dtype=torch.float32)
+        self.draws_seed = derive_seed(MODEL_DRAWS, *integers) + step
+
+    def generators(self) -> AbstractContextManager[None]:
+        """Within it torch's own generators are this step's, for draws from a model; they start anew at each use."""
+        return seeded_generators(self.draws_seed, self.eps.device)

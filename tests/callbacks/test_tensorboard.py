@@ -141,7 +141,10 @@ def test_tensorboard_has_the_command_the_configuration_and_the_model(events):
     assert "Total params" in texts["summary"]
 
 
-@pytest.mark.parametrize(("objective", "val_size", "charts"), [("iwae", 20, ["importance_bound"]), ("elbo", 0, None)])
+@pytest.mark.parametrize(
+    ("objective", "val_size", "charts"),
+    [("iwae", 20, ["importance_bound"]), ("wake_sleep", 20, ["wake", "sleep"]), ("elbo", 0, None)],
+)
 def test_custom_charts_have_what_the_run_has(tiny_mnist, objective, val_size, charts):
     options = ["--model.objective", objective, "--model.hidden_dims", "8", "--trainer.max_epochs", "1"]
     TrainCLI(ImageDataModule, DATASETS, ["--data", "MNIST", "--data.val_size", str(val_size), *options]).fit()
@@ -153,5 +156,7 @@ def test_custom_charts_have_what_the_run_has(tiny_mnist, objective, val_size, ch
     (category,) = layout.category
     assert [chart.title for chart in category.chart] == charts
     for chart in category.chart:
-        for band in chart.margin.series:
-            assert {band.value, band.lower, band.upper} <= set(log.Tags()["scalars"])
+        tags = {tag for band in chart.margin.series for tag in (band.value, band.lower, band.upper)}
+        tags |= {*chart.multiline.tag}
+        assert f"train/{chart.title}" in tags
+        assert tags <= set(log.Tags()["scalars"])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vae import VAE
 from vae.figures import FIGURES, drawing, film_frame, render
-from vae.figures.drawing import encode_gif, image_figure
+from vae.figures.drawing import NotApplicable, encode_gif, image_figure
 
 
 def test_a_learning_curve_has_training_and_validation_by_epoch():
@@ -24,6 +24,31 @@ def test_a_learning_curve_has_training_and_validation_by_epoch():
     assert [line.get_xydata().tolist() for line in kl.lines] == [[[1, 5], [2, 6]]]
     assert not reconstruction.lines
     assert {axes.get_ylabel() for axes in (bound, reconstruction, kl)} == {"nats per image"}
+
+
+def test_a_learning_curve_has_whatever_the_objective_reports():
+    """What is a bound beside the validation ELBO, each other value in a chart of its own; each stage has one colour."""
+    validation = {name: curve for name, curve in HISTORY.items() if name.startswith("val/")}
+    history = {"train/wake": {1: -250.0}, "train/sleep": {1: 3.0}, "train/renyi_bound": {1: -195.0}} | validation
+    figure = FIGURES["learning_curve"](history)
+    found = {axes.get_title(): [line.get_ydata().tolist() for line in axes.lines] for axes in figure.axes}
+    assert found == {"Bound": [[-195], [-190, -160]], "Reconstruction": [], "KL": [], "Wake": [[-250]], "Sleep": [[3]]}
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {
+        "renyi bound in training, mean while the epoch ran",
+        "training, mean while the epoch ran",
+        "validation, at the epoch's end",
+    }
+    assert len({line.get_color() for axes in figure.axes for line in axes.lines}) == 3
+    with pytest.raises(NotApplicable, match="needs the curves that TensorBoard keeps"):
+        FIGURES["learning_curve"]({"images_seen": {1: 5.0}})
+
+
+def test_learning_curves_name_a_run_that_trains_no_bound():
+    runs = {"one": HISTORY, "asleep": {"train/wake": {1: -9.0}, "val/elbo": {1: -99.0}, "images_seen": {1: 5.0}}}
+    (axes,) = FIGURES["learning_curves"]({"digits": runs | {"own": HISTORY | {"train/renyi_bound": {1: -155.0}}}}).axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()][:3] == ["one", "asleep", "own"]
+    assert [-155.0] in [line.get_ydata().tolist() for line in axes.lines]
+    assert [-9.0] not in [line.get_ydata().tolist() for line in axes.lines]
 
 
 def test_learning_curves_run_over_the_images_seen():

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
 from io import StringIO
 from math import prod
@@ -21,13 +21,16 @@ from torchvision.io import encode_png
 from vae import runs
 from vae.callbacks.checkpoints import best_elbo
 from vae.figures import encode_images, film_frame, reconstruction_grid, sample_grid, thumbnails
+from vae.metrics import BOUND
+from vae.objectives import is_bound
 
 MAX_CODES = 2_000  # in the projector, which moves no more of them smoothly
 TABULATED = ("data.dataset", "hidden_dims", "latent_dim", "likelihood", "objective")
 MAX_THUMBNAIL_SIDE = 64  # pixels of an image in the projector: a sprite of MAX_CODES has 2,880, TensorBoard takes 8,192
 MAX_GRID_SIDE = 2_000  # pixels of a grid of images
 VIEW = "view"  # the group of images and histograms, which TensorBoard shows after those of train and val
-CHARTS = "validation (line) and training (the other edge of the band), nats per image"
+BANDS = "validation (line) and training (the other edge of the band), nats per image"
+LINES = "training, nats per image"
 
 
 class RunLogger(TensorBoardLogger):
@@ -139,13 +142,6 @@ class TensorBoardImages(Callback):
         if trainer.global_step:
             return  # the run has this in its log since its first epoch, before which config.yaml is written
         writer = trainer.logger.experiment
-        if trainer.datamodule.splits["val"]:
-            names = {"elbo": "elbo", "reconstruction": "reconstruction", "kl": "kl"}
-            if lit.hparams.objective != "elbo":
-                names = {"importance_bound": "elbo"}
-            # The lines of one run have one colour: a line and a band can be distinguished, two lines cannot.
-            bands = {train: ["Margin", [f"val/{val}", f"train/{train}", f"val/{val}"]] for train, val in names.items()}
-            writer.add_custom_scalars({CHARTS: bands})
         hparams = {name: value for name, value in lit.hparams.items() if name != "palette"}
         hparams |= {f"data.{name}": value for name, value in trainer.datamodule.hparams.items()}
         trainer.logger.log_hparams(hparams | {"max_epochs": trainer.max_epochs})
@@ -164,6 +160,8 @@ class TensorBoardImages(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
+        if epoch == 1 and trainer.datamodule.splits["val"]:
+            trainer.logger.experiment.add_custom_scalars(custom_charts(lit.train_table.widths))
         if not (self.should_log(trainer) or keeps_frame(epoch)):
             return
         frame = film_frame(lit.vae)
@@ -202,6 +200,19 @@ class TensorBoardImages(Callback):
     @staticmethod
     def split(trainer: Trainer) -> str:
         return "val" if trainer.datamodule.splits["val"] else "train"
+
+
+def custom_charts(names: Iterable[str]) -> dict[str, dict[str, list]]:
+    """The custom scalars of a run whose training reports values of these names."""
+    charts: dict[str, dict[str, list]] = {}
+    for name in names:
+        validated = f"val/{'elbo' if is_bound(name) else name}"
+        if validated.removeprefix("val/") in BOUND:
+            # The lines of one run have one colour: a line and a band can be distinguished, two lines cannot.
+            charts.setdefault(BANDS, {})[name] = ["Margin", [validated, f"train/{name}", validated]]
+        else:
+            charts.setdefault(LINES, {})[name] = ["Multiline", [f"train/{name}"]]
+    return charts
 
 
 def as_text(value: Any) -> str:

@@ -58,7 +58,7 @@ def explain_value(message: str, parser: ArgumentParser, prefix: str) -> str | No
     key, value = found[1], found[2] or found[3]
     if key == "data":
         return unknown_dataset(value, parser.datasets)
-    own = OWN if key in ("model.likelihood", "model.network") else ""
+    own = OWN if key in ("model.likelihood", "model.network", "model.objective") else ""
     for action in parser._actions:
         if action.dest == key:
             return (

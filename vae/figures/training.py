@@ -6,6 +6,7 @@ from itertools import cycle
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 from torch import Tensor
 
@@ -14,13 +15,14 @@ from vae.figures.drawing import NotApplicable, cell_size, image_figure, image_gr
 from vae.figures.latent_space import latent_steps, manifold_grid
 from vae.figures.reconstructions import sample_grid
 from vae.model import VAE
+from vae.objectives import is_bound
 
 MAX_FRAME_SIDE = 1_000  # pixels
 History = Mapping[str, Mapping[int, float]]  # of each quantity, its value after each epoch; epochs are counted from 1
 
 
 def learning_curve(history: History) -> Figure:
-    """Bound, reconstruction and KL after each epoch of a run, in training and validation.
+    """Bound, reconstruction and KL after each epoch of a run, in training and validation; and what else training has.
 
     Training's values are means over the epoch, while the weights changed; validation's are those at its end, which is
     why they can be the better ones.
@@ -31,28 +33,31 @@ def learning_curve(history: History) -> Figure:
     Raises:
         NotApplicable: there are none.
     """
-    training, validation = "training, mean while the epoch ran", "validation, at the epoch's end"
-    bounds = {
-        "train/elbo": training,
-        "train/importance_bound": f"importance-weighted {training}",
-        "val/elbo": validation,
-    }
-    quantities = {
-        "Bound": bounds,
-        "Reconstruction": {"train/reconstruction": training, "val/reconstruction": validation},
-        "KL": {"train/kl": training, "val/kl": validation},
-    }
-    if not history.keys() & bounds.keys():
+    tags = [tag for tag in history if tag.startswith("train/")]
+    tags += [tag for tag in ("val/elbo", "val/reconstruction", "val/kl") if tag in history]
+    if not tags:
         raise NotApplicable("learning_curve needs the curves that TensorBoard keeps; this run's folder has none")
-    chart = Figure(figsize=(15, 5.5), layout="constrained")
-    for axes, (quantity, tags) in zip(chart.subplots(1, 3), quantities.items(), strict=True):
-        for tag, name in tags.items():
-            if tag in history:
-                style = "--" if name == validation else "-"
-                axes.plot(*zip(*history[tag].items(), strict=True), style, marker=".", markevery=[-1], label=name)
-        axes.set(title=quantity, xlabel="epoch", ylabel="nats per image")
+    quantities: dict[str, list[str]] = {"Bound": [], "Reconstruction": [], "KL": []}
+    for tag in tags:
+        name = tag.partition("/")[2]
+        title = "Bound" if is_bound(name) else "KL" if name == "kl" else name.replace("_", " ").capitalize()
+        quantities.setdefault(title, []).append(tag)
+    chart = Figure(figsize=(5 * len(quantities), 5.5), layout="constrained")
+    lines: dict[str, Line2D] = {}  # of each label one
+    for axes, (title, shown) in zip(chart.subplots(1, len(quantities)), quantities.items(), strict=True):
+        for tag in shown:
+            stage, _, name = tag.partition("/")
+            label = "validation, at the epoch's end" if stage == "val" else "training, mean while the epoch ran"
+            if title == "Bound" and name != "elbo":
+                label = f"{name.replace('_', ' ')} in {label}"
+            style, colour = "--" if stage == "val" else "-", lines[label].get_color() if label in lines else None
+            curve = zip(*history[tag].items(), strict=True)
+            (line,) = axes.plot(*curve, style, color=colour or COLOURS[len(lines) % len(COLOURS)], label=label)
+            line.set(marker=".", markevery=[-1])
+            lines.setdefault(label, line)
+        axes.set(title=title, xlabel="epoch", ylabel="nats per image")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    chart.legend(handles=chart.axes[0].lines, loc="outside upper center", ncols=3)
+    chart.legend(handles=[*lines.values()], loc="outside upper center", ncols=3)
     return chart
 
 
@@ -77,11 +82,12 @@ def learning_curves(histories: Mapping[str, Mapping[str, History]]) -> Figure:
     chart = Figure(figsize=(10, 6 * len(groups) + 0.5), layout="constrained")
     for axes, (measured, runs) in zip(chart.subplots(len(groups), squeeze=False)[:, 0], groups.items(), strict=True):
         for (name, history), colour in zip(runs.items(), cycle(COLOURS), strict=False):
-            for tag, style in (("train/elbo", "-"), ("train/importance_bound", "-"), ("val/elbo", "--")):
-                if tag in history:
-                    epochs = [epoch for epoch in history[tag] if epoch in history["images_seen"]]  # the last may be cut
-                    seen, bound = ([history[of][epoch] for epoch in epochs] for of in ("images_seen", tag))
-                    axes.plot(seen, bound, style, color=colour, label=name if style == "-" else None)
+            bounds = {tag: "-" for tag in history if tag.startswith("train/") and is_bound(tag.removeprefix("train/"))}
+            bounds |= {"val/elbo": "--"} if "val/elbo" in history else {}
+            for place, (tag, style) in enumerate(bounds.items()):
+                epochs = [epoch for epoch in history[tag] if epoch in history["images_seen"]]  # the last may be cut
+                seen, bound = ([history[of][epoch] for epoch in epochs] for of in ("images_seen", tag))
+                axes.plot(seen, bound, style, color=colour, label=None if place else name)
         title = f"Learning curves: {measured}"
         axes.set(title=title, xscale="log", xlabel="training images seen", ylabel="bound, nats per image")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))

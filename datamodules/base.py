@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from datamodules.blocks import EXPECTED, SPLITS, Batch, BlockSampler, ImageDataset
 from datamodules.errors import DataError, DataWarning
 from datamodules.memory import fits_on_gpu
-from datamodules.split_record import check_record, describe_changes, held_out, record_splits
+from datamodules.split_record import check_record, describe_changes, held_out, lineage, record_splits
 
 DEFAULT_BATCH_SIZE = 100
 MIN_STEPS = 10  # an epoch, where the batch size is chosen
@@ -69,7 +69,7 @@ class ImageDataModule(LightningDataModule):
         resolved = {"data_dir": data_dir and str(_expand(data_dir).absolute()), "seed": seed}
         self.save_hyperparameters({"dataset": type(self).__name__, **resolved}, logger=False)
         self.splits: dict[str, ImageDataset] = {}
-        self.trained_on: dict[str, Any] | None = None  # the record of the model's own split, if it is a trained one
+        self.trained_on: dict[str, Any] | None = None  # the record of what the model's weights were trained on before
         self.test_split = "test"  # what test_dataloader loads
         self.test_batch_size: int | None = None  # by default that of training
         self.num_test_images: int | None = None  # a part of the split, the same each time; by default all
@@ -120,17 +120,28 @@ class ImageDataModule(LightningDataModule):
         if self.trained_on is not None:
             self._leave_out_trained(self.trained_on)
 
-    def _leave_out_trained(self, then: Mapping[str, Any]) -> None:
+    def exclude_trained(self, record: Mapping[str, Any]) -> None:
         """Leave out of validation and test what a model was trained on, or chosen by; warn where the data has changed.
 
+        Training that begins from the model's weights hands the record on.
+
         Args:
-            then: the record of the model's own split.
+            record: that of the model's own split, which its checkpoint holds.
+
+        Raises:
+            DataError: it is no record of a split.
         """
-        changes = describe_changes(then, self.state_dict())
+        self.trained_on = check_record(record)
+        if self.splits:
+            self._leave_out_trained(self.trained_on)
+
+    def _leave_out_trained(self, then: Mapping[str, Any]) -> None:
+        self.splits = held_out(self.splits, then.get("initial", {}))
+        changes = describe_changes(then, record_splits(self.splits))
         splits, self.splits = self.splits, held_out(self.splits, then)
         if left_out := self._fewer_than(splits):
             changes = f"{changes}. Left out {left_out}: the model was trained on them, or its best epoch chosen by them"
-        if "keys" in self.state_dict() and "keys" not in then:
+        if "keys" in self.state_dict() and not all("keys" in record for record in lineage(then)):
             unknown = "its checkpoint does not say on which. If they have changed, it may be tested on some of those"
             changes = f"{unknown} ({changes})" if changes else unknown
             warnings.warn(f"{self.name}: the model was trained on its images, {changes}.", DataWarning, stacklevel=1)
@@ -147,16 +158,18 @@ class ImageDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """The record of the split, which the checkpoint holds under the class's name."""
-        return record_splits(self.splits)
+        return record_splits(self.splits) | ({} if self.trained_on is None else {"initial": self.trained_on})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Compare the data with that of a run; before `setup`, note it, so that what was trained on is not tested.
+        """Compare the data with that of a run that is resumed.
 
         Raises:
-            DataError: the data was loaded, to resume that run, and has changed; or the state is no record of a split.
+            DataError: it has changed, or the state is no record of a split.
         """
-        self.trained_on = check_record(state)
-        if self.splits and (changes := describe_changes(self.trained_on, self.state_dict())):
+        record = check_record(state)
+        self.trained_on = record.get("initial")
+        self.splits = held_out(self._loaded(), self.trained_on or {})
+        if changes := describe_changes(record, self.state_dict()):
             raise DataError(
                 f"{self.name} has changed since the run began: {changes}.\n"
                 "Resume it with the data it began with, or begin a new run."

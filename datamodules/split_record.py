@@ -16,6 +16,14 @@ def record_splits(splits: Mapping[str, ImageDataset]) -> dict[str, Any]:
     return {split: len(dataset) for split, dataset in splits.items()} | ({"keys": keys} if keys else {})
 
 
+def lineage(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The record, that of the weights which its training began with, if it has one, and so on."""
+    records = [record]
+    while "initial" in records[-1]:
+        records.append(records[-1]["initial"])
+    return records
+
+
 def check_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record from an untrusted checkpoint; an empty one if there is none.
 
@@ -25,14 +33,14 @@ def check_record(record: Mapping[str, Any]) -> dict[str, Any]:
     keys = record.get("keys", {}) if isinstance(record, Mapping) else None
     is_valid = (
         isinstance(keys, Mapping)
-        and {*record} - {"keys"} in (set(), {*SPLITS})
+        and {*record} - {"keys", "initial"} in (set(), {*SPLITS})
         and keys.keys() in (set(), {*SPLITS})
-        and all(isinstance(size, int) for split, size in record.items() if split != "keys")
+        and all(isinstance(size, int) for split, size in record.items() if split in SPLITS)
         and all(is_key_tensor(value) and value.shape == (record[split],) for split, value in keys.items())
     )
     if not is_valid:
         raise DataError("The checkpoint's record of its split is damaged.")
-    return dict(record)
+    return dict(record) | ({"initial": check_record(record["initial"])} if "initial" in record else {})
 
 
 def is_key_tensor(value: Any) -> bool:
@@ -65,7 +73,7 @@ def held_out(splits: Mapping[str, ImageDataset], then: Mapping[str, Any]) -> dic
     """The splits: validation without images that are trained on, test without those and the ones that validate.
 
     Args:
-        then: a record, whose images count as well, or an empty one.
+        then: a record, whose images count as well, with those of its lineage, or an empty one.
     """
     kept, seen = {}, torch.empty(0, dtype=torch.int64)
     for split, dataset in splits.items():
@@ -73,5 +81,6 @@ def held_out(splits: Mapping[str, ImageDataset], then: Mapping[str, Any]) -> dic
         if dataset.keys is not None:
             if split != "train" and (known := torch.isin(dataset.keys, seen)).any():
                 kept[split] = dataset.subset(~known)
-            seen = torch.cat([seen, dataset.keys, *([then["keys"][split]] if "keys" in then else [])])
+            known_keys = [record["keys"][split] for record in lineage(then) if "keys" in record]
+            seen = torch.cat([seen, dataset.keys, *known_keys])
     return kept

@@ -248,7 +248,7 @@ def test_weights_of_other_sizes_are_named(script):
 def test_untrusted_weights_are_refused(tmp_path, weights):
     torch.save({"state_dict": weights, "hyper_parameters": {}}, tmp_path / "foreign.ckpt")
     with pytest.raises(runs.RunError, match="is not a checkpoint that this project's train.py wrote") as caught:
-        runs.init_weights(LitVAE(image_shape=(1, 8, 8)), tmp_path / "foreign.ckpt")
+        runs.init_weights(LitVAE(image_shape=(1, 8, 8)), Digits(), tmp_path / "foreign.ckpt")
     assert "\x1b" not in str(caught.value)
 
 
@@ -272,7 +272,7 @@ def test_weights_that_are_whole_numbers_are_taken_too(tmp_path):
     first, second = model(), model()
     first.vae.encoder[1].num_batches_tracked += 3
     torch.save({"state_dict": first.state_dict(), "hyper_parameters": {}}, tmp_path / "first.ckpt")
-    runs.init_weights(second, tmp_path / "first.ckpt")
+    runs.init_weights(second, Digits(), tmp_path / "first.ckpt")
     assert second.vae.encoder[1].num_batches_tracked == 3
 
 
@@ -281,6 +281,6 @@ def test_weights_for_other_colours_are_refused(tmp_path):
     trainer = Trainer(**QUIET)
     trainer.strategy.connect(LitVAE(palette=((0,), (9,)), **options))
     trainer.save_checkpoint(tmp_path / "first.ckpt")
-    runs.init_weights(LitVAE(palette=((9,), (0,)), **options), tmp_path / "first.ckpt")
+    runs.init_weights(LitVAE(palette=((9,), (0,)), **options), Digits(), tmp_path / "first.ckpt")
     with pytest.raises(runs.RunError, match="other colours"):
-        runs.init_weights(LitVAE(palette=((0,), (8,)), **options), tmp_path / "first.ckpt")
+        runs.init_weights(LitVAE(palette=((0,), (8,)), **options), Digits(), tmp_path / "first.ckpt")

@@ -259,6 +259,7 @@ def test_a_resumed_run_needs_the_data_it_began_with():
         {"train": 1, "val": 1, "test": 2**60, "keys": dict.fromkeys(SPLITS, torch.zeros(1, dtype=torch.int64))},
         {"train": 9, "val": 9, "test": 9, "keys": dict.fromkeys(SPLITS, torch.zeros((), dtype=torch.int64).expand(9))},
         {"train": 1, "val": 1, "test": 1, "keys": dict.fromkeys(SPLITS, torch.zeros(1))},
+        {"train": 5, "val": 2, "test": 2, "initial": {"train": 5}},
     ],
 )
 def test_a_damaged_record_of_a_split(state):
@@ -294,7 +295,7 @@ def test_copies_of_an_image_are_in_one_split():
 def test_a_model_is_not_tested_on_what_it_was_trained_on(now, tested, message):
     state = ready(keyed(**BEGUN)).state_dict()
     data = keyed(**now)
-    data.load_state_dict(state)
+    data.exclude_trained(state)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", DataWarning)
         ready(data)
@@ -305,10 +306,45 @@ def test_a_model_is_not_tested_on_what_it_was_trained_on(now, tested, message):
 def test_a_model_whose_checkpoint_does_not_say_what_it_was_trained_on():
     for state, said in (({}, "some of those."), ({"train": 4, "val": 2, "test": 2}, "images: 4 train then, 5 now).")):
         data = keyed(**BEGUN)
-        data.load_state_dict(state)
+        data.exclude_trained(state)
         with pytest.warns(DataWarning, match=f"Own: the model was trained on its images, its .*{re.escape(said)}$"):
             ready(data)
         assert data.splits["test"].keys.tolist() == BEGUN["test"]
+
+
+def keys_of(data):
+    return {split: part.keys.tolist() for split, part in data.splits.items()}
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+def test_weights_that_begin_a_training_bring_along_what_they_were_trained_on(loaded):
+    state = ready(keyed(**BEGUN)).state_dict()
+    grown = {"train": [11, 2], "val": [1, 6, 12, 14], "test": [3, 7, 8, 13, 15]}
+    data = ready(keyed(**grown)) if loaded else keyed(**grown)
+    with pytest.warns(DataWarning, match="Own has changed since training: .* Left out 1 val images, 2 test images"):
+        data.exclude_trained(state)
+        ready(data)
+    assert keys_of(data) == {"train": [11, 2], "val": [6, 12, 14], "test": [8, 13, 15]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        resumed = ready(keyed(**grown))
+        resumed.load_state_dict(data.state_dict())
+        tested = keyed(**grown)
+        tested.exclude_trained(data.state_dict())
+        assert keys_of(resumed) == keys_of(ready(tested)) == keys_of(data)
+    torch.testing.assert_close(resumed.state_dict(), data.state_dict())
+    third = keyed(**grown | {"train": [14], "val": [4, 11, 16], "test": [5, 6, 12, 17]})
+    with pytest.warns(DataWarning, match=r"Left out \d val"):
+        third.exclude_trained(resumed.state_dict())
+        ready(third)
+    assert keys_of(third) == {"train": [14], "val": [16], "test": [17]}
+
+
+def test_a_lineage_with_a_gap_is_said():
+    data = keyed(**BEGUN)
+    data.exclude_trained(ready(keyed(**BEGUN)).state_dict() | {"initial": {}})
+    with pytest.warns(DataWarning, match="Own: the model was trained on its images, its checkpoint does not say on wh"):
+        ready(data)
 
 
 GREY = torch.zeros(6, 1, 4, 5, dtype=torch.uint8)

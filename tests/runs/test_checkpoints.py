@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import fit
+from helpers import QUIET, fit
 from PIL import Image
+from pytorch_lightning import Trainer
 
 from datamodules import DATASETS, CryptoPunks, DataWarning, Digits, ImageFolder
 from vae import LitVAE, runs
@@ -49,6 +50,13 @@ def test_a_folder_that_has_changed_is_tested_on_no_image_that_was_trained_on(tmp
     ):
         tested = shades(runs.load_run(path, DATASETS)[1], "test")
     assert tested == shades(new, "test") - seen
+    lit = LitVAE(image_shape=(1, 8, 8), hidden_dims=16)
+    with pytest.warns(DataWarning, match="Left out .*test"):  # also by a run that begins with the weights
+        runs.init_weights(lit, new, path)
+    assert shades(new, "test") == tested
+    Trainer(max_epochs=1, logger=False, **QUIET).fit(lit, new)
+    second = lit.trainer.checkpoint_callback.best_model_path
+    assert shades(runs.load_run(second, DATASETS)[1], "test") == tested
 
 
 def damaged(path, how):

@@ -298,7 +298,7 @@ class TrainCLI(LightningCLI):
             self.epochs_before = self.checkpoint["epoch"] + 1
             del self.checkpoint  # the Trainer reads it again
         elif self.config.init_from is not None:
-            runs.init_weights(self.model, runs.find_checkpoint(self.config.init_from))
+            runs.init_weights(self.model, self.datamodule, runs.find_checkpoint(self.config.init_from))
         # Lightning sets it when it is imported. With it torch's optimisers look for a driver at each step: 0.3 ms.
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
         self.datamodule.prepare_data()

@@ -155,12 +155,12 @@ def rebuild(
         data = kind(**options | ({"data_dir": data_dir} if data_dir else {}))
         if data.image_shape != lit.vae.image_shape:
             raise ValueError("model and data do not fit each other")
-        data.load_state_dict(checkpoint.get(kind.__qualname__, {}))  # it then tests on no image that was trained on
+        data.exclude_trained(checkpoint.get(kind.__qualname__, {}))  # it then tests on no image that was trained on
     return lit.eval(), data
 
 
-def init_weights(lit: LitVAE, ckpt_path: Path) -> None:
-    """Give a model the weights of a checkpoint, and nothing else of it.
+def init_weights(lit: LitVAE, data: Any, ckpt_path: Path) -> None:
+    """Give a model the weights of a checkpoint, and its data module the record of what these were trained on.
 
     Raises:
         RunError: the file is missing or damaged, or its weights have other names, sizes or colours, which the
@@ -171,7 +171,8 @@ def init_weights(lit: LitVAE, ckpt_path: Path) -> None:
         weights = checkpoint["state_dict"]
         if not all(is_weight(*item) for item in weights.items()):
             raise ValueError("state_dict holds something else than weights")
-        hparams = settings_of(checkpoint)["model"], lit.hparams
+        settings = settings_of(checkpoint)
+        hparams = settings["model"], lit.hparams
         palettes = [{tuple(colour) for colour in part.get("palette") or ()} for part in hparams]
     if all(palettes) and palettes[0] != palettes[1]:
         raise RunError(
@@ -192,6 +193,10 @@ def init_weights(lit: LitVAE, ckpt_path: Path) -> None:
         )
     lit.load_state_dict(weights)
     lit.starts_at_mean = False
+    kind = type(data)
+    with as_untrusted(ckpt_path):
+        if settings.get("data", {}).get("name") == kind.__name__:
+            data.exclude_trained(checkpoint.get(kind.__qualname__, {}))
 
 
 def describe_epochs(checkpoint: Mapping[str, Any]) -> str:

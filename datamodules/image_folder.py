@@ -35,6 +35,10 @@ SPELLINGS = {
     )
     for spelling in spellings.split()
 }
+ABBREVIATIONS = {  # the first two letters, or the consonants
+    short: split for spelling, split in SPELLINGS.items() for short in (spelling[:2], re.sub("[aeiou]", "", spelling))
+}
+SPELLED = re.compile("|".join(sorted(SPELLINGS, key=len, reverse=True)))
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -43,7 +47,7 @@ class ImageFolder(ImageDataModule):
 
     Sub-folders `train`, `val` and `test`, in other usual spellings too (`Training`, `valid`), are taken as the split,
     also inside a single folder that holds all images; if there are only `train` and `test`, a tenth of the training
-    images validates. Any other folder is split 8 : 1 : 1 by the checksums of the files' content, so that new names
+    images validates, of a single one none. Any other folder is split 8 : 1 : 1 by the checksums of the files' content, so that new names
     change nothing; copies of an image come into one split. The first folder on an image's path, below that of its
     split, is its label. Links are followed. Files without a suffix of an image are skipped with a warning, hidden files
     without one. Images that would fill more than half of the memory are kept in a mapped file in `data_dir`, which
@@ -93,7 +97,7 @@ class ImageFolder(ImageDataModule):
         except AmbiguousSplit as error:
             raise DataError(f"{self.data_dir}: {error}") from None
         copies = [[*same] for _, same in groupby(sorted(paths, key=lambda p: (checksums[p], p)), checksums.get)]
-        if len(copies) < 3:
+        if len(copies) < 3 and not folders:
             apart = " apart from copies" if len(copies) < len(paths) else ""
             raise DataError(f"{self.data_dir} holds {len(copies)} images{apart}: a split into three needs at least 3.")
         parts = given_split(copies, folders) if folders else random_split(copies)
@@ -194,6 +198,25 @@ def named_splits(folder: Path) -> set[str]:
     return {SPELLINGS[word] for word in words if word in SPELLINGS}
 
 
+def alike_but_for_split(folders: Iterable[Path]) -> set[Path]:
+    """Folders side by side whose names differ in the split alone: `Xtrain` and `Xtest`, or `tr` and `te` by themselves.
+
+    That a name contains a split's says nothing: of classes `contest` and `festival` do.
+    """
+    folders = [*folders]
+    neighbours: dict[tuple[Path, str], dict[str, Path]] = {}
+    for folder in folders:
+        name = folder.name.lower()
+        for found in SPELLED.finditer(name):
+            rest = f"{name[: found.start()]}/{name[found.end() :]}"
+            neighbours.setdefault((folder.parent, rest), {})[SPELLINGS[found[0]]] = folder
+    for parent in {folder.parent for folder in folders}:
+        beside = [folder for folder in folders if folder.parent == parent]
+        if all(folder.name.lower() in ABBREVIATIONS for folder in beside):
+            neighbours[parent, ""] = {ABBREVIATIONS[folder.name.lower()]: folder for folder in beside}
+    return {folder for alike in neighbours.values() if "train" in alike and len(alike) > 1 for folder in alike.values()}
+
+
 def find_split(paths: Iterable[Path]) -> dict[str, Path]:
     """The folders of the splits by name, `train` and `val` or `test`; empty if no folder is named like one.
 
@@ -206,7 +229,9 @@ def find_split(paths: Iterable[Path]) -> dict[str, Path]:
     splits = {SPELLINGS[folder.name.lower()]: folder for folder in spelled}
     others = {folder for folder in folders - spelled if named_splits(folder)}
     if not spelled:
-        if len({split for folder in others for split in named_splits(folder)}) > 1:
+        if len({split for folder in others for split in named_splits(folder)}) < 2:
+            others = alike_but_for_split(folders)
+        if others:
             raise AmbiguousSplit(others)
         return {}
     (parent, *elsewhere) = {folder.parent for folder in spelled}
@@ -225,7 +250,7 @@ def given_split(copies: list[list[Path]], folders: dict[str, Path]) -> list[list
     )
     if "val" not in folders:
         train = [same for same in train if same]
-        held_out = max(1, len(train) // 10)
+        held_out = min(max(1, len(train) // 10), len(train) - 1)  # one image is trained on
         train, val = train[held_out:], train[:held_out]
     return [[*chain(*part)] for part in (train, val, test)]
 

@@ -179,6 +179,13 @@ def test_without_val_a_tenth_of_train_validates(album):
     assert sorted(found["train"] + found["val"]) == held["train"]
 
 
+def test_one_training_image_is_trained_on(tmp_path):
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4), "red" if name == "train" else "blue").save(tmp_path / name / "0.png")
+    assert shades(ready(ImageFolder(data_dir=str(tmp_path)))) == {"train": [255], "val": [], "test": [0]}
+
+
 @pytest.mark.parametrize(
     "splits",
     [
@@ -205,6 +212,10 @@ def test_other_spellings_of_the_splits_and_a_folder_around_them(album, splits):
         (("train", "test", "val2017"), "test, train, val2017."),
         (("train2017", "val2017"), "train2017, val2017."),
         (("train cats", "test cats"), "test cats, train cats."),
+        (("Xtrain", "Xtest", "others"), "Xtest, Xtrain."),
+        (("here/mytraining", "here/mytest"), "here/mytest, here/mytraining."),
+        (("trn", "tst"), "trn, tst."),
+        (("all/TR", "all/va", "all/te"), "all/TR, all/te, all/va."),
         (("one/train", "one/test", "two/train"), "one/test, one/train, two/train."),
         (("train", "test", "test/val"), "test, test/val, train."),
         (("album/train", "album/test", "others"), "album/test, album/train."),
@@ -217,9 +228,19 @@ def test_folders_named_like_splits_that_are_none(album, splits, named):
         ready(ImageFolder(data_dir=str(album)))
 
 
-def test_one_word_of_a_class_makes_no_split(album):
-    (album / "cats").rename(album / "bullet train")
-    assert ready(ImageFolder(data_dir=str(album))).classes == ("bullet train", "dogs")
+@pytest.mark.parametrize(
+    "classes",
+    [
+        ("bullet train", "hot dogs"),
+        ("contest", "festival", "strain"),
+        ("contrain", "untest"),
+        ("de", "en", "te", "tr"),
+        ("part1", "part2"),
+    ],
+)
+def test_a_part_of_the_name_of_a_class_makes_no_split(album, classes):
+    arrange(album, *classes)
+    assert ready(ImageFolder(data_dir=str(album))).classes == classes
 
 
 def test_links_to_folders_are_followed_but_not_in_a_circle(album, tmp_path):

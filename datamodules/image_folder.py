@@ -47,11 +47,11 @@ class ImageFolder(ImageDataModule):
 
     Sub-folders `train`, `val` and `test`, in other usual spellings too (`Training`, `valid`), are taken as the split,
     also inside a single folder that holds all images; if there are only `train` and `test`, a tenth of the training
-    images validates, of a single one none. Any other folder is split 8 : 1 : 1 by the checksums of the files' content, so that new names
-    change nothing; copies of an image come into one split. The first folder on an image's path, below that of its
-    split, is its label. Links are followed. Files without a suffix of an image are skipped with a warning, hidden files
-    without one. Images that would fill more than half of the memory are kept in a mapped file in `data_dir`, which
-    disappears with the process.
+    images validates, of a single one none. Any other folder is split 8 : 1 : 1 by the checksums of the files' content,
+    so that new names change nothing; copies of an image come into one split. The first folder on an image's path, below
+    that of its split, is its label. Links are followed. Files without a suffix of an image are skipped with a warning,
+    hidden files without one. Images that would fill more than half of the memory are kept in a mapped file in
+    `data_dir`, which disappears with the process.
 
     Args:
         size: height and width; an image of another shape is cropped at its longer sides, then scaled.

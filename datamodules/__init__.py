@@ -5,11 +5,12 @@ from datamodules.blocks import Batch, ImageDataset
 from datamodules.crypto_punks import CryptoPunks
 from datamodules.digits import Digits
 from datamodules.errors import DataError, DataWarning
+from datamodules.frey_face import FreyFace
 from datamodules.image_folder import ImageFolder
 from datamodules.mnist import MNIST
 from datamodules.torchvision_data import Torchvision
 
-DATASETS = {kind.__name__: kind for kind in (MNIST, CryptoPunks, Digits, ImageFolder, Torchvision)}
+DATASETS = {kind.__name__: kind for kind in (MNIST, CryptoPunks, Digits, FreyFace, ImageFolder, Torchvision)}
 
 
 def register_dataset(kind: type[ImageDataModule]) -> type[ImageDataModule]:
@@ -34,6 +35,7 @@ __all__ = [
     "DataError",
     "DataWarning",
     "Digits",
+    "FreyFace",
     "ImageDataModule",
     "ImageDataset",
     "ImageFolder",

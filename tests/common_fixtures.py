@@ -7,14 +7,16 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import DIGITS
 from PIL import Image
 from processes import PROJECT, Forked, Fresh, Outcome, Running
+from scipy.io import savemat
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from datamodules import DATASETS, MNIST, CryptoPunks, ImageDataModule
+from datamodules import DATASETS, MNIST, CryptoPunks, FreyFace, ImageDataModule
 from vae.cli import TrainCLI
 
 REAL_DATA = Path(os.environ.get("VAE_DATA_DIR", PROJECT / "data"))
@@ -104,6 +106,17 @@ def tiny_punks(tmp_path, monkeypatch):
     monkeypatch.setattr(CryptoPunks, "grid", (5, 4))
     monkeypatch.setattr(CryptoPunks, "cuts", (12, 4, 4))
     monkeypatch.setattr(CryptoPunks, "sha256", sha256(tmp_path / "punks.png"))
+    return tmp_path
+
+
+@pytest.fixture
+def tiny_faces(tmp_path, monkeypatch):
+    """FreyFace for a film of 20 frames of noise."""
+    pixels = np.random.default_rng(0).integers(256, size=(20, 560), dtype=np.uint8)
+    savemat(tmp_path / "frey_rawface.mat", {"ff": pixels.T}, do_compression=True)
+    monkeypatch.setenv("VAE_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(FreyFace, "sha256", hashlib.sha256(pixels.tobytes()).hexdigest())
+    monkeypatch.setattr(FreyFace, "cuts", (12, 4, 4))
     return tmp_path
 
 

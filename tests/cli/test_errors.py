@@ -12,7 +12,11 @@ from helpers import DIGITS
 from processes import PROJECT, wait_for
 
 WRONG = [
-    ("train.py --data MNISTT", 2, "unknown data set 'MNISTT': choose one of MNIST, CryptoPunks, Digits, ImageFolder"),
+    (
+        "train.py --data MNISTT",
+        2,
+        "unknown data set 'MNISTT': choose one of MNIST, CryptoPunks, Digits, FreyFace",
+    ),
     (
         "train.py --data Digits --data.size 3",
         2,

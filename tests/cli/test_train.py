@@ -61,7 +61,7 @@ def test_help_is_short_and_lists_choices(script):
     assert len(shown.splitlines()) < 150
     assert "--trainer.max_epochs" not in shown
     assert "--trainer.help" in shown
-    assert "{MNIST,CryptoPunks,Digits,ImageFolder,Torchvision}" in shown
+    assert "{MNIST,CryptoPunks,Digits,FreyFace,ImageFolder,Torchvision}" in shown
     assert "--model.likelihood {bernoulli," in shown
     for text in ("(type:", "Union[", "null", "<function", "<class", "Linked arguments"):
         assert text not in shown

@@ -13,7 +13,7 @@ import torchvision
 from helpers import ready
 from processes import fork
 
-from datamodules import MNIST, CryptoPunks, DataError, downloads
+from datamodules import MNIST, CryptoPunks, DataError, FreyFace, downloads
 
 pytestmark = pytest.mark.allow_hosts(["127.0.0.1"])
 
@@ -56,11 +56,12 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(tiny_punks, tiny_mnist, tmp_path, monkeypatch):
-    """A server of the tiny punks and the tiny MNIST, which are nowhere else; data goes to new/."""
+def server(tiny_punks, tiny_faces, tiny_mnist, tmp_path, monkeypatch):
+    """A server of the tiny punks, faces and MNIST, which are nowhere else; data goes to new/."""
     published = tmp_path / "published"
     published.mkdir()
-    (tiny_punks / "punks.png").rename(published / "punks.png")
+    for name in ("punks.png", "frey_rawface.mat"):
+        (tmp_path / name).rename(published / name)
     resources = []
     for name in MNIST.sha256:
         archive = gzip.compress((tiny_mnist / "MNIST" / "raw" / name).read_bytes())
@@ -72,6 +73,7 @@ def server(tiny_punks, tiny_mnist, tmp_path, monkeypatch):
         server.folder, server.behaviour, server.over = published, "behaves", threading.Event()
         address = f"http://127.0.0.1:{server.server_port}/published/"
         monkeypatch.setattr(CryptoPunks, "url", f"{address}punks.png")
+        monkeypatch.setattr(FreyFace, "url", f"{address}frey_rawface.mat")
         monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [address])
         monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
@@ -90,15 +92,15 @@ WHOLE = sorted(["MNIST", "MNIST/raw", *(f"MNIST/raw/{name}" for name in MNIST.sh
 @pytest.mark.parametrize("behaviour", ["behaves", "is slow", "tells no length"])
 def test_what_is_missing_is_fetched_and_verified(server, tmp_path, behaviour):
     server.behaviour = behaviour
-    for data, images in ((CryptoPunks(), 12), (MNIST(val_size=20), 40)):
+    for data, images in ((CryptoPunks(), 12), (FreyFace(), 12), (MNIST(val_size=20), 40)):
         data.prepare_data()
         data.setup()
         assert len(data.splits["train"]) == images
-    assert files(tmp_path) == WHOLE
+    assert files(tmp_path) == sorted([*WHOLE, "frey_rawface.mat"])
 
 
 @pytest.mark.parametrize("behaviour", ["refuses", "says nothing", "truncates", "hangs up", "falls silent", "alters"])
-@pytest.mark.parametrize("kind", [CryptoPunks, MNIST])
+@pytest.mark.parametrize("kind", [CryptoPunks, FreyFace, MNIST])
 def test_a_server_that_misbehaves(server, tmp_path, monkeypatch, behaviour, kind):
     monkeypatch.setattr(downloads, "DOWNLOAD_TIMEOUT", 0.5)
     server.behaviour = behaviour

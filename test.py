@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Literal
 
-try:
+from vae.start import starting
+
+with starting():
     from jsonargparse.typing import PositiveInt
 
     from datamodules import DATASETS, DataError, DataWarning
     from vae import cli, runs
-except KeyboardInterrupt:  # the imports take seconds
-    raise SystemExit(130) from None
 
 
 def test(

@@ -5,13 +5,13 @@ import sys
 import time
 from pathlib import Path
 
-try:
+from vae.start import starting
+
+with starting():
     from datamodules import DATASETS, DataError, DataWarning, ImageDataModule
     from vae import runs
     from vae.callbacks import best_elbo, best_epoch
     from vae.cli import TrainCLI, import_parts, user_facing_errors
-except KeyboardInterrupt:  # the imports take seconds
-    raise SystemExit(130) from None
 
 
 def main(own_parts: list[str]) -> None:

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any, Literal
 
-try:
+from vae.start import starting
+
+with starting():
     from datamodules import DATASETS, DataError, DataWarning
     from vae.cli import Resolution, draw, evaluation_trainer, import_parts, run_command, user_facing_errors
     from vae.figures import DPI, FIGURES, compares_runs
     from vae.runs import figure_inputs, find_checkpoint, load_run, write_atomically
-except KeyboardInterrupt:  # the imports take seconds
-    raise SystemExit(130) from None
 
 
 def visualize(

@@ -55,7 +55,8 @@ def test_what_is_beyond_a_bound_is_trained_back(name, beyond, bound):
         given = torch.full((1, 1, 1), value, requires_grad=True)
         if name == "posterior":
             posterior = DiagonalGaussian(1, 1)
-            posterior.log_var = Given(given)
+            nn.init.zeros_(posterior.log_var.weight)
+            given = nn.init.constant_(posterior.log_var.bias, value)
             loss = kl_divergence(posterior(torch.zeros(1)).base_dist, Normal(0, 1)).sum()
         else:
             loss = -distribution(name, torch.zeros(1, 1, 1), given).log_prob(torch.full((1, 1, 1), 17 / 255))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from helpers import DIGITS
 from processes import PROJECT, wait_for
 
@@ -291,6 +292,32 @@ def test_a_run_folder_that_vanishes(process, tmp_path):
     assert outcome.err.count("\n") == 2
     assert "The run's folder lightning_logs/gone has vanished" in outcome.err
     assert [*(tmp_path / "lightning_logs").iterdir()] == []
+
+
+def closed_pipe():
+    reader, writer = os.pipe()
+    os.close(reader)
+    return os.fdopen(writer, "w")
+
+
+FULL = "error: standard output: No space left on device: free some space\n"
+OUTPUTS = {
+    "full": (lambda: os.fdopen(os.open("/dev/full", os.O_WRONLY), "w"), 1, FULL),
+    "closed": (closed_pipe, 141, ""),
+}
+OUTPUTS["none"] = (lambda: None, 0, "")
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_standard_output_that_fails_ends_no_training(script, monkeypatch, output):
+    """Nor another command: each one does its work, and its status says that its text was lost."""
+    stdout, status, message = OUTPUTS[output]
+    for command in (["train.py", *DIGITS, "--trainer.max_epochs", 2], ["vae/runs/__main__.py"]):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stdout())
+            outcome = script(*command)
+        assert (outcome.status, outcome.err) == (status, message)
+    assert torch.load("lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)["epoch"] == 1
 
 
 IMPORTING = """

@@ -4,32 +4,21 @@ import csv
 import io
 import json
 import shutil
-import sys
+from functools import partial
 from math import isnan
 from pathlib import Path
 
 import pytest
 import torch
-from processes import PROJECT, Outcome
+from processes import PROJECT
 
-from vae.runs.__main__ import VALUES, differing, find_runs, main, rows, summary
+from vae.runs.__main__ import VALUES, differing, find_runs, rows, summary
 
 
 @pytest.fixture
-def side_by_side(monkeypatch, capsys):
+def side_by_side(script):
     """Runs the command in this process."""
-
-    def run(*options):
-        monkeypatch.setattr(sys, "argv", ["vae.runs", *options])
-        capsys.readouterr()  # what a fixture printed
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = end.code
-        return Outcome(status, *capsys.readouterr())
-
-    return run
+    return partial(script, "vae/runs/__main__.py")
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from vae.cli.evaluation import (
     report,
     run_command,
 )
+from vae.cli.output import print_table
 from vae.cli.own_parts import import_parts
 from vae.cli.train import TrainCLI
 
@@ -24,6 +25,7 @@ __all__ = [
     "draw",
     "evaluation_trainer",
     "import_parts",
+    "print_table",
     "probe_model",
     "run_command",
     "report",

@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
-from io import StringIO, TextIOWrapper
+from io import StringIO
 from typing import NoReturn
 
 import torch
@@ -18,6 +18,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from vae import runs
 from vae.callbacks.shutdown import handle_signal
+from vae.cli.output import own_output
 from vae.lit_vae import NotFinite, PosteriorCollapse
 
 REMEDIES = {
@@ -28,6 +29,7 @@ REMEDIES = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space: your quota is used up",
 }
+CLOSED_PIPE = 141  # the status of a command whose reader has enough, such as head
 LEVELS = {
     "pytorch_lightning": logging.ERROR,
     "lightning_fabric": logging.ERROR,
@@ -55,6 +57,8 @@ def user_facing_errors(*expected: type[Exception]) -> Iterator[None]:
         exit_with_message(f"error: --model.compile true does not work here: {str(error).splitlines()[0]}", 1)
     except NotFinite as error:
         exit_with_message(f"error: {error}", 1)
+    except BrokenPipeError:
+        sys.exit(CLOSED_PIPE)
     except OSError as error:
         exit_with_message(f"error{where}: {describe_os_error(error)}", 1)
     except (*expected, runs.RunError, MisconfigurationException) as error:
@@ -73,9 +77,7 @@ def own_messages(others: Iterable[type[Warning]]) -> Iterator[None]:
     """On the screen: warnings of `vae` and those others alone. Afterwards all is as it was: a notebook goes on."""
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings(action="ignore"))
-        if isinstance(sys.stdout, TextIOWrapper):  # names of files that are no UTF-8 are escaped, as in stderr
-            stack.callback(sys.stdout.reconfigure, errors=sys.stdout.errors)
-            sys.stdout.reconfigure(errors="backslashreplace")
+        stack.enter_context(own_output())
         if rank_zero_only.rank:
             stack.enter_context(redirect_stdout(StringIO()))
         else:

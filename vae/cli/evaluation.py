@@ -15,11 +15,11 @@ import torch
 from jsonargparse.typing import restricted_number_type
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from vae.callbacks import progress
+from vae.cli.output import print_table
 from vae.cli.own_parts import ImportOption
 from vae.cli.parser import CommandLineParser
 from vae.evaluation import estimator
@@ -172,10 +172,11 @@ def report(
     if estimator == "ais":
         found["test/log_marginal_error"] = measure_gap(lit)
     metrics = as_written(found, split=split, measure=measure, estimator=estimator, num_samples=num_samples)
-    table = Table("", f"{data.name}, {split}", "", title=str(checkpoint))
+    print(checkpoint)
+    table = Table("", f"{data.name}, {split}", "")
     for row in as_table(metrics):
         table.add_row(*row)
-    Console().print(table)
+    print_table(table)
     undefined = {name.removeprefix("test/") for name, value in found.items() if not isfinite(value)}
     if undefined - MAY_BE_UNDEFINED:
         names = ", ".join(sorted(undefined))

@@ -7,7 +7,6 @@ that a run's network and likelihood do not take are no settings of it.
 import argparse
 import csv
 import json
-import signal
 import sys
 from collections import Counter
 from math import isfinite
@@ -16,9 +15,9 @@ from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
+from vae.cli import print_table, user_facing_errors
 from vae.model import unused_options
 from vae.runs.checkpoints import CONTROL, best_score, read_checkpoint, settings_of
 from vae.runs.folders import ROOT, RunError, checkpoints_of
@@ -168,10 +167,9 @@ def main() -> None:
         differ = [f"{name.rpartition('.')[2]} {texts[name]}" for name in options if texts[name]]
         values = [summary(row, name) for name in VALUES]
         shown.add_row(texts["run"], texts["data"], ", ".join(differ), texts["seeds"], *values)
-    Console(width=None if sys.stdout.isatty() else 160, markup=False).print(shown)
+    print_table(shown)
 
 
 if __name__ == "__main__":
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # a reader that has enough, such as head, ends it
-    main()
+    with user_facing_errors():
+        main()

@@ -58,11 +58,11 @@ class ImageDataModule(LightningDataModule):
         super().__init__()
         given = {"batch_size": 1 if batch_size is None else batch_size, "steps_per_block": steps_per_block}
         for option, value in given.items():
-            if not isinstance(value, int) or value < 1:
+            if type(value) is not int or value < 1:  # True is an int, too
                 raise ValueError(f"{option}: expected a whole number of at least 1, got {value!r}")
         if seed is None:
             seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        if not isinstance(seed, int) or seed < 0:
+        if type(seed) is not int or seed < 0:
             raise ValueError(f"seed: expected a whole number of at least 0, got {seed!r}")
         self.save_hyperparameters(logger=False)  # the model has hyper-parameters of the same names
         # A link stays one: it is the name of a folder that the settings can hold, whatever bytes the folder's own has.
@@ -179,7 +179,7 @@ class ImageDataModule(LightningDataModule):
         """The first n images of a split, or of `all` splits, to look at: float32 [n, C, H, W] in [0, 1].
 
         Raises:
-            ValueError: the split is none of train, val, test and all.
+            ValueError: the split is none of train, val, test and all; n is no whole number of at least 0.
             DataError: the split is empty, or as `prepare_data` and `setup`, which are called if they were not yet.
         """
         return self._first(split, n).images / 255
@@ -263,6 +263,8 @@ class ImageDataModule(LightningDataModule):
         parts = [part for name, part in self._loaded().items() if split in (name, "all") and len(part)]
         if not parts:
             raise DataError(f"{self.name} has no {split} images, as it was split for this model.")
+        if n is not None and (type(n) is not int or n < 0):
+            raise ValueError(f"n: expected a whole number of at least 0, got {n!r}")
         labelled = all(part.labels is not None for part in parts)
         images = _first_rows([part.images for part in parts], n)
         return ImageDataset(images, _first_rows([part.labels for part in parts], n) if labelled else None)

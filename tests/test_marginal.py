@@ -188,3 +188,19 @@ def test_the_shape_of_a_pareto_tail_is_found(shape):
     w = genpareto.rvs(shape, size=(20_000, 20), random_state=0) + 1e-9
     found = marginal.pareto_shape(torch.from_numpy(w).log())
     assert found.mean().item() == pytest.approx(shape, abs=0.08)
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda *of: marginal.importance_sampling(*of, num_samples=0), "num_samples: .* whole number .*, got 0"),
+        (lambda *of: marginal.importance_sampling(*of, num_samples=2.5), r"num_samples: .* whole number .*, got 2\.5"),
+        (lambda *of: marginal.importance_sampling(*of, num_samples=(10, 5)), r"rising numbers, got \[10, 5\]"),
+        (lambda *of: marginal.annealed_importance_sampling(*of, num_temperatures=0), "num_temperatures: .*, got 0"),
+        (lambda *of: marginal.annealed_importance_sampling(*of, num_chains=-1), "num_chains: .*, got -1"),
+        (lambda *of: marginal.annealed_importance_sampling(*of, num_leapfrog_steps=0), "num_leapfrog_steps: .*, got 0"),
+    ],
+)
+def test_how_much_an_estimator_does_is_a_whole_number(ask, message):
+    with pytest.raises(ValueError, match=message):
+        ask(random_vae(), torch.zeros(2, *SHAPE), torch.arange(2))

@@ -171,7 +171,7 @@ def test_shapes(likelihood, network, image_shape):
 
 
 class Reconstruction(nn.Module):
-    """Encoder and decoder as one module."""
+    """Encoder, decoder and bounds as one module."""
 
     def __init__(self, vae):
         super().__init__()
@@ -179,7 +179,7 @@ class Reconstruction(nn.Module):
 
     def forward(self, x):
         q_z = self.vae.encode(x)
-        return self.vae.reconstruct(x), q_z.mean, q_z.stddev, self.vae.decode(q_z.mean).log_prob(x)
+        return self.vae.reconstruct(x), q_z.mean, q_z.stddev, *self.vae.elbo(x, eps=q_z.mean.expand(2, -1, -1))
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "categorical"])
@@ -189,6 +189,46 @@ def test_a_model_can_be_exported(likelihood):
     exported = torch.export.export(module, (torch.rand(3, *SHAPE),), dynamic_shapes=(batch,)).module()
     x = torch.rand(5, *SHAPE).round()
     torch.testing.assert_close(exported(x), module(x))
+
+
+@pytest.mark.parametrize("name", ["elbo", "log_marginal"])
+def test_where_values_cannot_be_looked_at_they_are_not(name):
+    """On the meta device, and under vmap, also over gradients of each image."""
+    vae, x = random_vae(), torch.rand(4, *SHAPE).round()
+    found = getattr(vae.to("meta"), name)(x.to("meta"))
+    assert (found.elbo if name == "elbo" else found).shape == (4,)
+    vae = random_vae().requires_grad_()
+
+    def of(x, eps=None):
+        found = getattr(vae, name)(x, eps=eps)
+        return found.elbo if name == "elbo" else found
+
+    torch.manual_seed(0)
+    each = torch.func.vmap(lambda x: of(x[None])[0], randomness="same")(x)
+    torch.manual_seed(0)
+    eps = torch.randn(1 if name == "elbo" else 100, 1, 2).expand(-1, 4, -1)
+    torch.testing.assert_close(each, of(x, eps))
+    if name == "elbo":
+        torch.manual_seed(0)
+        slopes = torch.func.vmap(torch.func.grad(lambda x: of(x[None])[0]), randomness="same")(x)
+        torch.manual_seed(0)
+        x.requires_grad_()
+        (expected,) = torch.autograd.grad(of(x, torch.randn(1, 1, 2).expand(-1, 4, -1)).sum(), x)
+        torch.testing.assert_close(slopes, expected)
+
+
+@pytest.mark.parametrize("n", [-1, 0, 2.5, "3", True])
+def test_a_number_of_samples_is_a_whole_one(n):
+    vae, x = random_vae(), torch.zeros(2, *SHAPE)
+    for name, ask in (
+        ("n", vae.sample),
+        ("num_samples", lambda n: vae.elbo(x, n)),
+        ("num_samples", lambda n: vae.log_marginal(x, n)),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: expected a whole number of at least 1, got {n!r}"):
+            ask(n)
+    with pytest.raises(ValueError, match=r"eps: expected noise \[K, B, Z\], here \[K, 2, 2\], got \[0, 2, 2\]"):
+        vae.elbo(x, eps=torch.zeros(0, 2, 2))
 
 
 def widths(trunk):
@@ -227,6 +267,9 @@ def test_beta_weighs_the_kl():
     [
         ({"latent_dim": 0}, "latent_dim: expected a whole number of at least 1, got 0"),
         ({"latent_dim": "2"}, "latent_dim: expected a whole number of at least 1, got '2'"),
+        ({"latent_dim": True}, "latent_dim: expected a whole number of at least 1, got True"),
+        ({"hidden_dims": (True,)}, r"hidden_dims: expected one or more whole numbers of at least 1, got \[True\]"),
+        ({"scale": True}, "scale: expected a number above 0, got True"),
         ({"latent_dim": 2.0}, r"latent_dim: expected a whole number of at least 1, got 2\.0"),
         ({"image_shape": (8, 8)}, r"image_shape: expected \(channels, height, width\), got \(8, 8\)"),
         ({"image_shape": (1, 8.0, 8)}, r"image_shape: expected .* whole numbers of at least 1, got \[1, 8\.0, 8\]"),

@@ -31,13 +31,18 @@ def register(kind: str, name: str, entry: Any, table: MutableMapping[str, Any]) 
     table[name] = entry
 
 
+def is_whole(value: Any, least: int = 1) -> bool:
+    """Whether a value is a whole number, and at least that; a truth value is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
 def check_whole(name: str, value: Any, least: int = 1) -> None:
     """See that an option is a whole number.
 
     Raises:
         ValueError: it is something else, or below `least`.
     """
-    if not isinstance(value, Integral) or int(value) < least:
+    if not is_whole(value, least):
         raise ValueError(f"{name}: expected a whole number of at least {least}, got {value!r}")
 
 
@@ -45,7 +50,8 @@ def check_number(name: str, value: Any, positive: bool = True) -> None:
     """See that an option is a number.
 
     Raises:
-        ValueError: it is something else, or it is below 0, or 0 where it must be `positive`.
+        ValueError: it is something else, a truth value, or below 0, or 0 where it must be `positive`.
     """
-    if not isinstance(value, Real) or not (float(value) > 0 if positive else float(value) >= 0):
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not (float(value) > 0 if positive else float(value) >= 0):
         raise ValueError(f"{name}: expected {'a number above 0' if positive else '0 or more'}, got {value!r}")

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from vae import hmc
+from vae.choices import check_whole
 from vae.model import NOISE_CHUNK, VAE, reparameterize
 from vae.noise import counter_normal, derive_seed, seeded_generators
 
@@ -62,8 +63,15 @@ def importance_sampling(vae: VAE, x: Tensor, index: Tensor, num_samples: int | S
 
     Args:
         num_samples: K; or several K, rising. The details have the bound of each, `bound_K`; the estimate is the last.
+
+    Raises:
+        ValueError: one of them is no whole number of at least 1, or they do not rise.
     """
-    counts = [num_samples] if isinstance(num_samples, int) else [*num_samples]
+    counts = [*num_samples] if isinstance(num_samples, Sequence) else [num_samples]
+    for count in counts:
+        check_whole("num_samples", count)
+    if sorted({*counts}) != counts:
+        raise ValueError(f"num_samples: expected rising numbers, got {counts}")
     q_z = vae.encode(x)
     samples = torch.arange(counts[-1], device=x.device).split(NOISE_CHUNK)
     noise = (counter_normal(derive_seed(IMPORTANCE), index, some, vae.latent_dim) for some in samples)
@@ -150,6 +158,8 @@ class Chains:
     """Chains between q(z|x) and p(z|x): K for each of B images, whose noise is a function of the image's number."""
 
     def __init__(self, vae: VAE, x: Tensor, index: Tensor, num_chains: int, num_leapfrog_steps: int):
+        check_whole("num_chains", num_chains)
+        check_whole("num_leapfrog_steps", num_leapfrog_steps)
         self.vae, self.x, self.index, self.num_leapfrog_steps = vae, x, index, num_leapfrog_steps
         self.chains = torch.arange(num_chains, device=x.device)
         self.q_z = vae.encode(x)
@@ -206,6 +216,7 @@ class Chains:
 
 def temperatures(num: int) -> list[float]:
     """From 0 to 1 in that many steps, short ones at both ends: a sigmoid from -4 to 4 (arXiv 1611.04273)."""
+    check_whole("num_temperatures", num)
     betas = torch.linspace(-4, 4, num + 1, dtype=torch.float64).sigmoid()
     return ((betas - betas[0]) / (betas[-1] - betas[0])).tolist()
 

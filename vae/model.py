@@ -6,14 +6,13 @@ Independent of how a model is trained. All values stay per image, [B], in nats.
 from collections.abc import Callable, Iterable, Sequence
 from inspect import signature
 from math import log, prod
-from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from vae.choices import check_number, check_whole, choose, register
+from vae.choices import check_number, check_whole, choose, is_whole, register
 from vae.likelihoods import LIKELIHOODS, DiagonalGaussian, Likelihood, at_least_float32
 from vae.networks import ACTIVATIONS, NETWORKS
 
@@ -174,7 +173,9 @@ class VAE(nn.Module):
     def _log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x|z): [K, B] for latents [K, B, Z]. However large K is, a few samples are decoded at a time."""
         chunk = DECODER_CHUNK if x.device.type == "cpu" else GPU_DECODER_CHUNK
-        at_once = max(1, chunk // (len(x) * self.likelihood.num_parameters))
+        at_once = max(1, chunk // (x.shape[0] * self.likelihood.num_parameters))
+        if torch.compiler.is_exporting():  # the program would depend on how many there are
+            at_once = z.shape[0]
         return torch.cat([self.decode(some).log_prob(x) for some in z.split(at_once)])
 
     def log_joint(self, x: Tensor, z: Tensor) -> Tensor:
@@ -215,7 +216,12 @@ class VAE(nn.Module):
         return (exact.logsumexp(0) - log(len(log_w))).to(log_w.dtype)
 
     def sample(self, n: int) -> Tensor:
-        """Images for n draws from p(z): [n, C, H, W], values in [0, 1]; without gradients."""
+        """Images for n draws from p(z): [n, C, H, W], values in [0, 1]; without gradients.
+
+        Raises:
+            ValueError: n is no whole number of at least 1.
+        """
+        check_whole("n", n)
         return self.generate(self.prior.sample((n,)))
 
     @torch.no_grad()
@@ -259,13 +265,23 @@ class VAE(nn.Module):
         if x.dtype not in (torch.float32, torch.float64):
             reason = "half precision does not hold 256 levels" if x.is_floating_point() else "divide uint8 by 255"
             raise ValueError(f"images: expected float32 or float64, got {x.dtype}; {reason}")
-        if values and not torch.compiler.is_compiling():  # a program has no values yet
+        if values:
             (low, high), (lowest, highest) = x.aminmax(), self.likelihood.value_range
-            if not (lowest <= low and high <= highest):  # also of NaN
+            if not is_true((lowest <= low) & (high <= highest)):  # also of NaN
                 raise ValueError(
                     f"images: expected values in [{lowest:g}, {highest:g}], got {low:.4g} to {high:.4g}; "
                     "scale them, such as (x + 1) / 2 from [-1, 1]"
                 )
+
+
+def is_true(condition: Tensor) -> bool:
+    """Whether it holds; where it has no value, in a program, under vmap or on the meta device, that it does."""
+    if torch.compiler.is_compiling():
+        return True
+    try:
+        return bool(condition)
+    except RuntimeError:
+        return True
 
 
 def reparameterize(q_z: Independent, eps: Tensor) -> Tensor:
@@ -275,7 +291,7 @@ def reparameterize(q_z: Independent, eps: Tensor) -> Tensor:
         ValueError: the noise has another shape.
     """
     mean, scale = q_z.base_dist.loc, q_z.base_dist.scale  # q_z.stddev would be the root of the scale's square
-    if eps.ndim != 3 or eps.shape[1:] != mean.shape:
+    if eps.ndim != 3 or eps.shape[1:] != mean.shape or eps.shape[0] == 0:
         expected = ", ".join(map(str, mean.shape))
         raise ValueError(f"eps: expected noise [K, B, Z], here [K, {expected}], got {list(eps.shape)}")
     return torch.addcmul(mean, scale, eps)
@@ -293,7 +309,7 @@ def sizes_of(name: str, value: int | Sequence[int]) -> tuple[int, ...]:
         ValueError: there is none, or one that is no whole number of at least 1.
     """
     values = tuple(value) if isinstance(value, list | tuple) else (value,)
-    if not values or not all(isinstance(size, Integral) and int(size) >= 1 for size in values):
+    if not values or not all(map(is_whole, values)):
         raise ValueError(f"{name}: expected one or more whole numbers of at least 1, got {list(values)}")
     return values
 

@@ -413,6 +413,9 @@ def test_the_first_images_of_a_split_and_of_all():
     assert data.labels("all", 23) is None
     with pytest.raises(ValueError, match="split: expected one of train, val, test, all; got 'tset'"):
         data.images("tset")
+    for n in (-1, 2.5, "3"):  # which a slice would take, or not name
+        with pytest.raises(ValueError, match=f"n: expected a whole number of at least 0, got {n!r}"):
+            data.images("val", n)
     empty = own(test=ImageDataset(GREY[:0]))
     assert len(empty.images("all")) == 26
     with pytest.raises(DataError, match="Own has no test images"):
@@ -505,6 +508,7 @@ def test_a_relative_data_dir_is_found_from_another_folder(tiny_punks, tmp_path, 
         ({"batch_size": "100"}, "batch_size: expected a whole number of at least 1, got '100'"),
         ({"steps_per_block": 2.5}, r"steps_per_block: expected a whole number of at least 1, got 2\.5"),
         ({"steps_per_block": 0}, "steps_per_block: expected a whole number of at least 1, got 0"),
+        ({"batch_size": True}, "batch_size: expected a whole number of at least 1, got True"),
         ({"seed": -1}, "seed: expected a whole number of at least 0, got -1"),
     ],
 )

@@ -43,6 +43,9 @@ def test_a_checkpoint_is_found_by_path_folder_name_or_last(tmp_path):
     for age, path in enumerate((old / "best.ckpt", old / "last.ckpt", new / "best.ckpt", new / "last.ckpt"), start=1):
         checkpoint(path, age)
     (runs.ROOT / "empty").mkdir()
+    for folder in ("old", "empty", "data"):  # of these names, but not of runs; the last two have no checkpoint
+        (tmp_path / folder).mkdir()
+    here = checkpoint(tmp_path / "old" / "model.ckpt", 9)
     for named, expected in {
         (None, None): new / "best.ckpt",
         ("last", None): new / "last.ckpt",
@@ -53,10 +56,12 @@ def test_a_checkpoint_is_found_by_path_folder_name_or_last(tmp_path):
         (str(runs.ROOT / "old"), None): old / "best.ckpt",
         (str(old), None): old / "best.ckpt",
         (str(old / "last.ckpt"), "old"): old / "last.ckpt",
+        ("./old", None): here.relative_to(tmp_path),
         (str(tmp_path / old / "last.ckpt"), None): tmp_path / old / "last.ckpt",
     }.items():
         assert runs.find_checkpoint(*named) == expected
-        assert runs.find_checkpoint(*named, resume=True).parent == expected.parent
+        if expected.name != "model.ckpt":
+            assert runs.find_checkpoint(*named, resume=True).parent == expected.parent
     for named in ("last", "old", str(old)):
         assert runs.find_checkpoint(named, "old", resume=True) == old / "last.ckpt"
     for named, message in {

@@ -95,10 +95,11 @@ def weights(run):
 
 
 def curves(run):
+    """By step: names of files that are made in one second do not sort by their counter, 10 comes before 9."""
     events = EventAccumulator(str(run)).Reload()
     clock = ("workings/epoch_seconds", "workings/images_per_second")
     return {
-        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        tag: sorted((event.step, event.value) for event in events.Scalars(tag))
         for tag in events.Tags()["scalars"]
         if tag not in clock
     }

@@ -129,29 +129,32 @@ def test_what_only_some_seeds_have_is_counted_and_other_first_weights_are_anothe
         (["a*"], ["a0", "a1"]),
         (["lightning_logs/a?"], ["a0", "a1"]),
         (["lightning_logs/b", "a1"], ["b", "a1"]),
-        (["lightning_logs", "a0"], ["a0", "a1", "b", "c[1]"]),
+        (["lightning_logs", "a0"], ["a0", "a1", "b", "c[1]", "checkpoints"]),
         (["c[1]", "none*"], ["c[1]"]),
         (["elsewhere", "a0"], ["elsewhere/a0", "lightning_logs/a0"]),
+        (["b"], ["b"]),  # and not the folder of that name here
+        (["./b"], ["b/a0"]),
+        (["d"], ["d/a0"]),  # since the run of that name has no checkpoint
     ],
 )
 def test_runs_are_chosen_by_name_folder_or_pattern(named, found):
-    logs, elsewhere = Path("lightning_logs"), Path("elsewhere")
-    for run in (*(logs / name for name in ("a0", "a1", "b", "c[1]")), elsewhere / "a0"):
+    logs, others = Path("lightning_logs"), ("elsewhere/a0", "b/a0", "d/a0")
+    for run in (*(logs / name for name in ("a0", "a1", "b", "c[1]", "checkpoints")), *map(Path, others)):
         (run / "checkpoints").mkdir(parents=True)
         (run / "checkpoints" / "best.ckpt").touch()
-    (logs / "a9").mkdir()  # without a checkpoint
+    (logs / "d").mkdir()  # without a checkpoint
     runs = [run for name in named for run in find_runs(name)]
     assert [str(run) for run in dict.fromkeys(runs)] == [
         name if "/" in name else f"lightning_logs/{name}" for name in found
     ]
 
 
-def run_with(folder, data="Digits", data_options=None, seed=0, **model):
+def run_with(folder, data="Digits", data_options=None, trainer=None, seed=0, **model):
     """A run as far as the table reads it."""
     (folder / "checkpoints").mkdir(parents=True)
     model = {"network": "mlp", "likelihood": "bernoulli", "channels": [32, 64], "scale": 0.1, "min_scale": 0.01} | model
     data = {"name": data, "options": data_options or {}}
-    settings = {"model": model | {"seed": seed}, "data": data, "trainer": {}}
+    settings = {"model": model | {"seed": seed}, "data": data, "trainer": trainer or {}}
     torch.save({"epoch": 3, "settings": settings}, folder / "checkpoints" / "best.ckpt")
 
 
@@ -161,6 +164,14 @@ def test_a_second_run_of_a_seed_is_no_replicate():
     table = rows(find_runs("lightning_logs"))
     assert [(row.runs, row.seeds) for row in table] == [(["a0", "a2"], [0, 1]), (["a1"], [0]), (["a3"], [0])]
     assert summary(table[0], "epochs") == "4 ± 0"
+
+
+def test_options_that_change_no_number_split_no_replicates():
+    for seed, options in enumerate([{}, {"enable_progress_bar": False, "log_every_n_steps": 5}]):
+        run_with(
+            Path(f"lightning_logs/a{seed}"), data_options={"steps_per_block": 10 + seed}, trainer=options, seed=seed
+        )
+    assert [row.seeds for row in rows(find_runs("a*"))] == [[0, 1]]
 
 
 def test_options_that_a_model_does_not_take_fill_neither_rows_nor_columns():

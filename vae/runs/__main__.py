@@ -1,7 +1,7 @@
 """Runs side by side: python3 -m vae.runs [RUN ...] prints a table, with --csv comma-separated values.
 
 Runs whose settings differ in the seed alone make one row: the mean of their values, and the standard deviation. Options
-that a run's network and likelihood do not take are no settings of it.
+that a run's network and likelihood do not take, or that change no number, are no settings of it.
 """
 
 import argparse
@@ -20,10 +20,17 @@ from rich.table import Table
 from vae.cli import print_table, user_facing_errors
 from vae.model import unused_options
 from vae.runs.checkpoints import CONTROL, best_score, read_checkpoint, settings_of
-from vae.runs.folders import ROOT, RunError, checkpoints_of
+from vae.runs.folders import ROOT, RunError, checkpoints_of, places
 from vae.runs.resuming import FROM_DATA
 
 VALUES = {"epochs": 0, "best val ELBO": 2, "test ELBO": 2, "test log p(x)": 2}  # and their digits
+WITHOUT_EFFECT = (
+    "steps_per_block",
+    "enable_progress_bar",
+    "enable_model_summary",
+    "log_every_n_steps",
+    "inference_mode",
+)
 
 
 def read_run(run: Path) -> tuple[dict[str, Any], dict[str, float]]:
@@ -37,7 +44,8 @@ def read_run(run: Path) -> tuple[dict[str, Any], dict[str, float]]:
         settings = settings_of(checkpoint)
         model, data = dict(settings["model"]), dict(settings["data"]["options"])
         flat = {"data": settings["data"]["name"], "seed": model.pop("seed", None)}
-        left_out = {*unused_options(model.get("network"), model.get("likelihood")), *FROM_DATA, "seed"}
+        unused = unused_options(model.get("network"), model.get("likelihood"))
+        left_out = {*unused, *WITHOUT_EFFECT, *FROM_DATA, "seed"}
         for group, part in {"data": data, "model": model, "trainer": settings["trainer"]}.items():
             flat |= {f"{group}.{name}": value for name, value in part.items() if name not in left_out}
         tested = json.loads(path.read_text()) if path.exists() else {}
@@ -124,21 +132,25 @@ def statistics(row: Row, name: str) -> dict[str, float | str]:
 def find_runs(name: str) -> list[Path]:
     """The runs with a checkpoint that a name stands for: of a run, of its folder or one of several runs, or a pattern.
 
-    A name that exists is not taken for a pattern.
+    A name that exists, and has runs, is not taken for a pattern.
     """
-    named = (Path(name), ROOT / name)
-    there = [path for path in named if path.exists()][:1]
-    places = there or [place for path in named for place in sorted(path.parent.glob(path.name))]
-    folders = [place for place in places if place.is_dir()]
-    found = [[place] if (place / "checkpoints").is_dir() else sorted(place.iterdir()) for place in folders]
-    return [run for runs in found for run in runs if checkpoints_of(run)]
+    named = places(name)
+    matches = [place for path in named for place in sorted(path.parent.glob(path.name))]
+    found = ([run for place in those for run in runs_in(place)] for those in ([named[0]], [named[1]], matches))
+    return next(filter(None, found), [])
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """A folder that is a run with a checkpoint, or the runs in it."""
+    is_run = any(folder.glob("checkpoints/*.ckpt")) or not folder.is_dir()
+    return [run for run in ([folder] if is_run else sorted(folder.iterdir())) if checkpoints_of(run)]
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python3 -m vae.runs", description="Runs side by side.")
     what = f"runs, folders of runs, or patterns such as 'sweep_*', here or in {ROOT}; default: {ROOT}"
-    parser.add_argument("runs", nargs="*", default=[str(ROOT)], help=what)
+    parser.add_argument("runs", nargs="*", default=[f"./{ROOT}"], help=what)
     parser.add_argument(
         "--csv", action="store_true", help="print comma-separated values, numbers in columns of their own"
     )

@@ -155,12 +155,21 @@ def newest_run(name: str | None = None, file: str = "*.ckpt") -> Path:
     return max(found, key=lambda path: path.stat().st_mtime).parents[1]
 
 
+def places(name: str) -> tuple[Path, Path]:
+    """Where a run or a checkpoint of that name may be, the likelier first.
+
+    A bare name is that of a run before it is that of a folder at hand, which is ./NAME too.
+    """
+    path, run = Path(name), ROOT / name
+    return (run, path) if name == path.name else (path, run)
+
+
 def find_checkpoint(ckpt_path: str | None = None, run_name: str | None = None, resume: bool = False) -> Path:
     """The checkpoint that the options `--ckpt_path` and `--run_name` name.
 
     Args:
-        ckpt_path: a checkpoint, a run's folder, or a run's name; `last`: the last.ckpt of the run of that name, or of
-            the newest one; None: the checkpoint of that run.
+        ckpt_path: a checkpoint, a run's folder, or a run's name: of `places` the first with a checkpoint; `last`: the
+            last.ckpt of the run of that name, or of the newest one; None: the checkpoint of that run.
         run_name: a run's name.
         resume: whether a run's checkpoint is its last.ckpt. Otherwise it is its best.ckpt, or if there is none another
             one, which a warning names.
@@ -173,7 +182,8 @@ def find_checkpoint(ckpt_path: str | None = None, run_name: str | None = None, r
     if ckpt_path is None or ckpt_path == "last":
         place = newest_run(run_name, "last.ckpt" if last else "*.ckpt")
     else:
-        place = next((path for path in (Path(ckpt_path), ROOT / ckpt_path) if ckpt_path and path.exists()), None)
+        there = [path for path in places(ckpt_path) if ckpt_path and path.exists()]
+        place = next((path for path in there if path.is_file() or checkpoints_of(path)), next(iter(there), None))
     if place is None:
         raise RunError(
             f"There is no checkpoint {ckpt_path!r}: name one that exists, a run's folder, a run's name, or last.\n"

@@ -24,13 +24,7 @@ from vae.runs.folders import ROOT, RunError, checkpoints_of, places
 from vae.runs.resuming import FROM_DATA
 
 VALUES = {"epochs": 0, "best val ELBO": 2, "test ELBO": 2, "test log p(x)": 2}  # and their digits
-WITHOUT_EFFECT = (
-    "steps_per_block",
-    "enable_progress_bar",
-    "enable_model_summary",
-    "log_every_n_steps",
-    "inference_mode",
-)
+WITHOUT_EFFECT = ("steps_per_block", "enable_progress_bar", "enable_model_summary", "log_every_n_steps")
 
 
 def read_run(run: Path) -> tuple[dict[str, Any], dict[str, float]]:
@@ -150,7 +144,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python3 -m vae.runs", description="Runs side by side.")
     what = f"runs, folders of runs, or patterns such as 'sweep_*', here or in {ROOT}; default: {ROOT}"
-    parser.add_argument("runs", nargs="*", default=[f"./{ROOT}"], help=what)
+    parser.add_argument("runs", nargs="*", default=[f"{ROOT}/"], help=what)
     parser.add_argument(
         "--csv", action="store_true", help="print comma-separated values, numbers in columns of their own"
     )

@@ -163,10 +163,6 @@ class LitVAE(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.starts_at_mean = False
-        fit_loop = checkpoint.get("loops", {}).get("fit_loop", {})
-        progress = fit_loop.get("epoch_loop.manual_optimization.optim_step_progress", {}).get("total", {})
-        if not progress.get("completed"):  # of a version that let the Trainer take the steps, which counted elsewhere
-            progress |= dict.fromkeys(("ready", "completed"), checkpoint.get("global_step", 0))
 
     @property
     def steps_per_epoch(self) -> int:

@@ -125,6 +125,38 @@ def test_a_run_that_stops_within_an_epoch_is_resumed_at_its_start(script):
     assert curves(whole)["workings/images_seen"] == [(11, 1197), (23, 2 * 1197), (35, 3 * 1197)]
 
 
+SLOW = pytest.mark.slow
+OPTIONS = [
+    pytest.param([], marks=SLOW),
+    pytest.param(["--trainer.check_val_every_n_epoch", 2], marks=SLOW),
+    pytest.param(["--trainer.limit_train_batches", 2], marks=SLOW),
+    pytest.param(["--trainer.val_check_interval", 2], marks=SLOW),
+    ["--trainer.val_check_interval", 4, "--trainer.check_val_every_n_epoch", "null"],
+    pytest.param(["--trainer.precision", "16-mixed", "--model.gradient_clip_val", 1], marks=SLOW),
+    pytest.param(["--trainer.precision", "bf16-mixed"], marks=SLOW),
+]
+
+
+@pytest.mark.parametrize("limit", ["max_epochs", "max_steps"])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_what_is_restored_is_all_there_is(script, options, limit):
+    """The loops are built anew of epoch, blocks and steps: weights, optimiser, scaler and curves end the same."""
+    steps = 8 if "--trainer.limit_train_batches" in options else 12
+    common = [*DIGITS, "--data.steps_per_block", 4, *options]
+    common += [] if limit == "max_epochs" else ["--trainer.max_epochs", -1]
+    ends = [n * (1 if limit == "max_epochs" else steps) for n in (3, 5)]
+    whole, parts = (Path("lightning_logs") / name for name in ("whole", "parts"))
+    assert script("train.py", *common, "--run_name", "whole", f"--trainer.{limit}", ends[1]).status == 0
+    assert script("train.py", *common, "--run_name", "parts", f"--trainer.{limit}", ends[0]).status == 0
+    assert script("train.py", "--ckpt_path", "parts", f"--trainer.{limit}", ends[1]).status == 0
+    expected, found = (torch.load(runs.last_checkpoint(run), weights_only=True) for run in (whole, parts))
+    same = ("state_dict", "optimizer_states", "epoch", "global_step", "MixedPrecision")
+    for name in same:
+        torch.testing.assert_close(found.get(name), expected.get(name), rtol=0, atol=0)
+    assert found["callbacks"]["Throughput"] == expected["callbacks"]["Throughput"]
+    assert curves(parts) == curves(whole)
+
+
 @pytest.mark.parametrize("steps", [7, 12])  # within an epoch, and after its last step but before its end
 def test_a_checkpoint_within_an_epoch_is_not_resumed(script, steps):
     own = ["--trainer.callbacks", "ModelCheckpoint", "--trainer.callbacks.every_n_train_steps", steps]
@@ -240,7 +272,7 @@ def test_a_run_resumes_from_its_checkpoint_alone(script, run_folder, tmp_path, o
 
 
 def test_a_resume_reads_its_checkpoint_once_and_builds_one_model(script, run_folder, monkeypatch):
-    """Beside Lightning's own reading, and a model without memory that the sizes of the weights are compared with."""
+    """Beside a model without memory that the sizes of the weights are compared with."""
     loads, devices = [], []
     load, build = torch.load, VAE.__init__
 
@@ -256,7 +288,7 @@ def test_a_resume_reads_its_checkpoint_once_and_builds_one_model(script, run_fol
     monkeypatch.setattr("torch.load", counted_load)
     monkeypatch.setattr(VAE, "__init__", counted_build)
     assert script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 3).status == 0
-    assert len(loads) == 4  # and of best.ckpt its score, in the end its epoch
+    assert len(loads) == 3  # of last.ckpt all, of best.ckpt its score, in the end its epoch
     assert devices == ["meta", "cpu"]
 
 

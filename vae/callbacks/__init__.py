@@ -7,7 +7,7 @@ from vae.callbacks.checkpoints import (
     ResumeAtEpochStart,
     best_elbo,
     best_epoch,
-    fresh_state,
+    built_state,
 )
 from vae.callbacks.progress import Throughput, progress
 from vae.callbacks.shutdown import GracefulShutdown
@@ -25,7 +25,7 @@ __all__ = [
     "TruncateLogOnResume",
     "best_elbo",
     "best_epoch",
-    "fresh_state",
+    "built_state",
     "keeps_frame",
     "progress",
 ]

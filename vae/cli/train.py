@@ -31,7 +31,7 @@ from vae.callbacks import (
     TensorBoardImages,
     Throughput,
     TruncateLogOnResume,
-    fresh_state,
+    built_state,
     progress,
 )
 from vae.cli.errors import describe_os_error
@@ -261,7 +261,8 @@ class TrainCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = callbacks
         resumed = runs.run_of(self.ckpt_path) if self.ckpt_path and runs.is_in_run(self.ckpt_path) else None
         plugins = options.plugins if isinstance(options.plugins, list) else [options.plugins]
-        plugins = [AtomicCheckpointIO(), *(plugin for plugin in plugins if plugin)]
+        self.checkpoint_io = AtomicCheckpointIO()
+        plugins = [self.checkpoint_io, *(plugin for plugin in plugins if plugin)]
         own_loggers = options.logger if isinstance(options.logger, list) else [options.logger]
         if any(isinstance(logger, bool) for logger in own_loggers):
             self.parser.error(
@@ -293,10 +294,12 @@ class TrainCLI(LightningCLI):
             for name in runs.FROM_DATA:
                 if self.model.hparams[name] != begun[name]:
                     raise runs.RunError(f"the data has changed since the run began: its {name} is another")
-            fresh, options = fresh_state(self.trainer), self.config.trainer.as_dict()
-            runs.check_resumable(self.checkpoint, self.ckpt_path, self.model, fresh, options)
+            with runs.as_untrusted(self.ckpt_path):
+                restored = built_state(self.checkpoint, self.trainer, self.model)
+            runs.check_whole_epoch(self.checkpoint, self.ckpt_path, self.config.trainer.as_dict())
+            self.checkpoint_io.restored = restored
             self.epochs_before = self.checkpoint["epoch"] + 1
-            del self.checkpoint  # the Trainer reads it again
+            del self.checkpoint
         elif self.config.init_from is not None:
             runs.init_weights(self.model, self.datamodule, runs.find_checkpoint(self.config.init_from))
         # Lightning sets it when it is imported. With it torch's optimisers look for a driver at each step: 0.3 ms.

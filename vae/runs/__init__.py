@@ -1,6 +1,6 @@
 """Run folders in lightning_logs/: made, found, read safely, resumed, and what is written into them."""
 
-from vae.runs.checkpoints import describe, init_weights, load_run, read_best_score, read_checkpoint
+from vae.runs.checkpoints import as_untrusted, describe, init_weights, load_run, read_best_score, read_checkpoint
 from vae.runs.folders import (
     ROOT,
     Interrupted,
@@ -32,11 +32,12 @@ from vae.runs.results import MAX_VALUES, check_file_name, figure_inputs, metrics
 from vae.runs.resuming import (
     FROM_DATA,
     SettingsLeftOut,
-    check_resumable,
+    check_whole_epoch,
     checkpoint_to_resume,
     how_to_resume,
     settings_to_save,
 )
+from vae.runs.training_state import checked_optimizer_states
 
 __all__ = [
     "FROM_DATA",
@@ -46,9 +47,11 @@ __all__ = [
     "OtherCheckpoint",
     "RunError",
     "SettingsLeftOut",
+    "as_untrusted",
     "best_checkpoint",
     "check_file_name",
-    "check_resumable",
+    "check_whole_epoch",
+    "checked_optimizer_states",
     "checkpoints_of",
     "checkpoint_to_resume",
     "describe",

@@ -5,10 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vae.lit_vae import LitVAE
 from vae.runs.checkpoints import as_untrusted, check_settings, read_checkpoint, settings_of
 from vae.runs.folders import RunError, best_checkpoint, find_checkpoint, last_checkpoint, resume_command, run_of
-from vae.runs.training_state import check_training_state
 
 MAY_NAME_CODE = ("callbacks", "logger", "plugins", "profiler")  # options of the Trainer
 WORD = re.compile(r"[\w:,-]*")  # a text that imports nothing: what is imported has a dot
@@ -109,26 +107,16 @@ def is_whole_epoch(checkpoint: Mapping[str, Any]) -> bool:
     return bool(checkpoint.get("whole_epoch", epoch["processed"] == epoch["ready"]))  # older ones do not say so
 
 
-def check_resumable(
-    checkpoint: Mapping[str, Any],
-    ckpt_path: Path,
-    lit: LitVAE,
-    fresh: Mapping[str, Any],
-    options: Mapping[str, Any],
-) -> None:
-    """See that training can continue from a checkpoint, before anything in its run's folder changes.
+def check_whole_epoch(checkpoint: Mapping[str, Any], ckpt_path: Path, options: Mapping[str, Any]) -> None:
+    """See that training can continue from the end of a checkpoint's epoch.
 
     Args:
         checkpoint: its contents.
-        fresh: the `loops` and `callbacks` that the Trainer would write before training.
         options: the Trainer's options.
 
     Raises:
-        RunError: its state of training is damaged or of the middle of an epoch, or an option of the Trainer does not
-            fit it.
+        RunError: it is of the middle of an epoch, or the Trainer is to end before it.
     """
-    with as_untrusted(ckpt_path):
-        check_training_state(checkpoint, lit, fresh)
     if not is_whole_epoch(checkpoint):
         raise RunError(
             f"{ckpt_path} was written within epoch {checkpoint['epoch'] + 1}, after step {checkpoint['global_step']}, "

@@ -163,6 +163,9 @@ class LitVAE(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.starts_at_mean = False
+        if "loops" in checkpoint:  # of a version that let the Trainer take the steps, which counted elsewhere
+            steps = checkpoint["loops"]["fit_loop"]["epoch_loop.manual_optimization.optim_step_progress"]["total"]
+            steps |= dict.fromkeys(steps, checkpoint["global_step"])
 
     @property
     def steps_per_epoch(self) -> int:

@@ -16,7 +16,7 @@ def test(
     ckpt_path: str | None = None,
     run_name: str | None = None,
     estimator: Literal["auto", "quadrature", "ais", "importance"] = "auto",
-    num_samples: tuple[int, ...] = (100,),
+    num_samples: tuple[int, ...] | None = None,
     num_images: PositiveInt | None = None,
     split: Literal["test", "val"] = "test",
     data_dir: str | None = None,
@@ -31,7 +31,7 @@ def test(
     Args:
         ckpt_path: A checkpoint, the folder or the name of a run, or last; default: best.ckpt of the newest run.
         run_name: The name of a run.
-        estimator: Of log p(x); auto is quadrature where that is fast, else importance.
+        estimator: Of log p(x); auto is quadrature where that is fast and no --num_samples are given, else importance.
         num_images: Test on so many images of the split, chosen at random, the same ones each time.
         split: The images to test on.
         data_dir: Where the data is now, if it is not where it was.
@@ -48,7 +48,7 @@ def test(
     data.test_split, chosen = split, cli.choose_estimator(lit, data, estimator, num_samples, num_images)
     (found,) = cli.evaluation_trainer(accelerator=accelerator, devices=devices).test(lit, data, verbose=False)
     found |= cli.probe_model(lit, data, split) if probe else {}
-    cli.report(found, lit, data, split, checkpoint, chosen, num_samples)
+    cli.report(found, lit, data, split, checkpoint, *chosen)
     if save:
         print(f"Written to {runs.save_codes(Path(save), lit.test_columns, data.labels(split))}")
 

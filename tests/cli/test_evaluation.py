@@ -306,6 +306,15 @@ def test_importance_sampling_gives_an_honest_verdict(script, run_folder):
     assert script("test.py", "--estimator", "importance", "--num_samples", 1).err == ""
 
 
+def test_a_number_of_samples_chooses_the_estimator_that_samples(script, run_folder):
+    assert script("test.py", "--num_samples", 5, "--num_images", 40).status == 0
+    found = json.loads((run_folder / "test_metrics.json").read_text())
+    assert (found["estimator"], found["num_samples"]) == ("importance", 5)
+    refused = script("test.py", "--num_samples", 5, "--estimator", "quadrature")
+    expected = "error: --num_samples is an option of --estimator importance, not of quadrature\n"
+    assert (refused.status, refused.out, refused.err) == (1, "", expected)
+
+
 def test_quadrature_of_many_latent_variables_is_refused(script, trained_once, tmp_path):
     trained_once(tmp_path, *DIGITS, "--model.latent_dim", 4, "--trainer.max_epochs", 1)
     outcome = script("test.py", "--estimator", "quadrature")

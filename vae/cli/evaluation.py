@@ -33,6 +33,7 @@ from vae.runs import MAX_VALUES, RunError, check_file_name, metrics_path, save_t
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 MAY_BE_UNDEFINED = {"log_marginal_stderr", "log_marginal_error", "psnr"}  # the last where all is reconstructed exactly
 IMAGES_AT_ONCE = {"quadrature": 1_000, "ais": 50, "importance": None}
+DEFAULT_SAMPLES = 100
 SIMULATED_IMAGES = 100  # of the model, on which the bounds by annealing are compared
 LOWER_BOUND = (
     "log p(x) is too low by an unknown amount: for {share:.0%} of the images a few samples carry all the weight. "
@@ -59,8 +60,8 @@ def parse_sample_counts(text: str | tuple[int, ...]) -> tuple[int, ...]:
 TEST_OPTIONS = {  # of test.py, whose type does not suffice
     "num_samples": {
         "type": parse_sample_counts,
-        "default": (100,),
-        "help": "Samples of the estimator importance; 1,10,100 gives each its bound.",
+        "default": None,
+        "help": f"Samples of the estimator importance, by default {DEFAULT_SAMPLES}; 1,10,100 gives each its bound.",
     },
     "info": {"action": "store_true", "help": "Only tell what the model is; needs no data."},
     "probe": {"action": "store_true", "help": "Also fit classifiers of the labels to the codes."},
@@ -133,18 +134,25 @@ def probe_model(lit: LitVAE, data: Any, split: str) -> dict[str, float]:
     return probe_codes(means, data.labels("train", n), lit.test_columns["mean"], data.labels(split))
 
 
-def choose_estimator(lit: LitVAE, data: Any, name: str, num_samples: tuple[int, ...], num_images: int | None) -> str:
-    """Prepare a test with an estimator of log p(x), on a part of the images or on all: its name.
+def choose_estimator(
+    lit: LitVAE, data: Any, name: str, counts: tuple[int, ...] | None, num_images: int | None
+) -> tuple[str, tuple[int, ...]]:
+    """Prepare a test with an estimator of log p(x), on a part of the images or on all: its name, and its samples.
 
     Raises:
-        RunError: the model has too many latent variables for it.
+        RunError: the model has too many latent variables for it, or it takes no number of samples.
     """
+    if counts and name == "auto":
+        name = "importance"  # of which a number of samples is
+    if counts and name != "importance":
+        raise RunError(f"--num_samples is an option of --estimator importance, not of {name}")
+    counts = counts or (DEFAULT_SAMPLES,)
     try:
-        name, lit.estimator = estimator(name, lit.vae, num_samples)
+        name, lit.estimator = estimator(name, lit.vae, counts)
     except ValueError as error:
         raise RunError(f"--estimator {error}") from error
     data.test_batch_size, data.num_test_images = IMAGES_AT_ONCE[name], num_images
-    return name
+    return name, counts
 
 
 def measure_gap(lit: LitVAE) -> float:

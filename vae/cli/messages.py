@@ -4,7 +4,7 @@ All that is known here of jsonargparse's own wording are the patterns below.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from inspect import signature
 from types import NoneType, UnionType
@@ -19,7 +19,6 @@ VALUE = re.compile(rf'Parser key "(.+?)":(?:{NUMBER}|.*(?:Given|Got) value: (.+?
 CONSTRUCTION = re.compile(r"Does not validate against any.*?Errors:\n +- (.+?)\n +- ", re.DOTALL)
 KEY = re.compile(r'Parser key "(.+?)":\s*')
 
-SUBCOMMANDS = ("fit", "validate", "test", "predict")  # of other LightningCLIs
 OWN = "; one of your own needs --import MODULE"
 ONE_SEED = "{option}: the seed of model and data is one, --seed_everything"
 NUMBERS = {int: "a whole number", float: "a number"}
@@ -88,10 +87,9 @@ def describe_type(kind: Any) -> str:
 def unknown_option(option: str, parser: ArgumentParser) -> str:
     """Names the nearest options of all, and the group's."""
     option = option.partition("=")[0]
-    if option in SUBCOMMANDS:
-        return f"unexpected {option}: there are no sub-commands; train.py trains, test.py tests"
     if not option.startswith("-"):
-        return f"unexpected {option}: name a checkpoint or a run with --ckpt_path {option}"
+        others = "there are no sub-commands, train.py trains and test.py tests"
+        return f"unexpected {option}: name a checkpoint or a run with --ckpt_path {option}; {others}"
     if option == "--model.seed":
         return ONE_SEED.format(option=option)
     known = [name for action in parser._actions for name in action.option_strings if name.startswith("--")]
@@ -99,7 +97,7 @@ def unknown_option(option: str, parser: ArgumentParser) -> str:
     of_data = [f"--data.{name}" for kind in parser.datasets.values() for name in option_names(options_of(kind))]
     tails = {name.rpartition(".")[2].removeprefix("--"): name for name in [*of_data, *known]}
     word = option.rpartition(".")[2].removeprefix("--")
-    near = get_close_matches(word, tails, n=3) or [tail for tail in tails if word in tail]
+    near = nearest(word, tails)
     siblings = [name for name in known if name.rpartition(".")[0] == option.rpartition(".")[0]]
     lines = [f"unknown option {option}"]
     if near:
@@ -107,6 +105,11 @@ def unknown_option(option: str, parser: ArgumentParser) -> str:
     if 0 < len(siblings) <= 32:
         lines.append(f"There are: {', '.join(siblings)}")
     return "\n".join(lines)
+
+
+def nearest(word: str, words: Iterable[str]) -> list[str]:
+    """Those that are spelled alike, at most three, the nearest first; without any, those that contain the word."""
+    return get_close_matches(word, words := [*words]) or [other for other in words if word in other]
 
 
 def unknown_data_option(option: str, dataset: str, options: ArgumentParser) -> str:
@@ -118,13 +121,14 @@ def unknown_data_option(option: str, dataset: str, options: ArgumentParser) -> s
 
 
 def unknown_dataset(name: str, datasets: Mapping[str, type]) -> str:
-    """Names the data sets, or the one that has a set of that name as its option `dataset`."""
+    """Names the data sets, and the nearest of them and of what they have as their option `dataset`, in any case."""
+    options = {kind.lower(): f"--data {kind}" for kind in datasets}
     for kind, dataset in datasets.items():
         if "dataset" in (parameters := signature(dataset).parameters):
-            for choice in get_args(parameters["dataset"].annotation):
-                if choice.lower() == name.lower():
-                    return f"unknown data set {name!r}: it is --data {kind} --data.dataset {choice}"
-    return f"unknown data set {name!r}: choose one of {', '.join(datasets)}{OWN}"
+            choices = get_args(parameters["dataset"].annotation)
+            options |= {choice.lower(): f"--data {kind} --data.dataset {choice}" for choice in choices}
+    near = "".join(f"\nNearest: {options[found]}" for found in nearest(name.lower(), options)[:1])
+    return f"unknown data set {name!r}: choose one of {', '.join(datasets)}{OWN}{near}"
 
 
 def option_names(options: ArgumentParser) -> list[str]:

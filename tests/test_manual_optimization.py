@@ -73,6 +73,19 @@ def test_weights_are_averaged_after_each_step_or_not_at_all():
         assert trainer.global_step == steps
 
 
+@pytest.mark.parametrize("hook", ["on_train_start", "on_train_epoch_start", "on_train_batch_start"])
+@pytest.mark.parametrize(("lr_schedule", "steps"), [("constant", 24), ("cosine", None)])
+def test_a_schedule_and_a_callback_do_not_both_set_the_learning_rate(hook, lr_schedule, steps):
+    change = Callback()
+    setattr(change, hook, lambda trainer, *_: trainer.optimizers[0].param_groups[0].update(lr=0.5e-3))
+    trainer = Trainer(max_epochs=2, logger=False, enable_checkpointing=False, callbacks=[change], **QUIET)
+    refused = pytest.raises(MisconfigurationException, match="has set the learning rate, without effect: lr_schedule c")
+    with nullcontext() if steps else refused:
+        trainer.fit(LitVAE(image_shape=(1, 8, 8), hidden_dims=8, lr_schedule=lr_schedule), Digits())
+    assert trainer.global_step == (steps or 0)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 0.5e-3
+
+
 def test_the_batch_size_can_be_tuned_from_python():
     trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, **QUIET)
     lit, data = LitVAE(image_shape=(1, 8, 8), hidden_dims=8), Digits(batch_size=1)

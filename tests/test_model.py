@@ -350,7 +350,7 @@ def test_noise_of_another_shape_is_refused(name, shape):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (torch.rand(5, 2, 3), r"images: expected \[B, C, H, W\], here \[B, 1, 2, 3\], got \[5, 2, 3\]"),
+        (torch.rand(5, 2, 3), r"images: expected a tensor \[B, C, H, W\], here \[B, 1, 2, 3\], got \[5, 2, 3\]"),
         (torch.rand(5, 1, 3, 2), r"here \[B, 1, 2, 3\], got \[5, 1, 3, 2\]"),
         (torch.rand(5, 6), r"here \[B, 1, 2, 3\], got \[5, 6\]"),
         (
@@ -358,6 +358,7 @@ def test_noise_of_another_shape_is_refused(name, shape):
             "images: expected float32 or float64, got torch.uint8; divide",
         ),
         (torch.rand(5, *SHAPE).bfloat16(), "images: expected float32 or float64, got torch.bfloat16"),
+        (np.zeros((5, *SHAPE)), "images: expected a tensor .*, got ndarray"),
     ],
 )
 def test_images_of_another_shape_or_type_are_refused(name, x, message):
@@ -387,8 +388,11 @@ def test_values_outside_of_the_range_are_refused(name, likelihood):
 
 
 def test_latents_of_another_size_are_refused():
-    with pytest.raises(ValueError, match=r"latents: expected \[..., 2\], got \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"latents: expected a tensor \[..., 2\], got \[2, 3\]"):
         random_vae().generate(torch.zeros(2, 3))
+    for z in ([0.0, 0.0], np.zeros((3, 2))):
+        with pytest.raises(ValueError, match=rf"latents: expected a tensor .*, got {type(z).__name__}"):
+            random_vae().generate(z)
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)

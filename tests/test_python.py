@@ -5,6 +5,7 @@ import logging
 import signal
 import threading
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,16 @@ import pytest
 import torch
 from helpers import DIGITS, GREY
 from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
 import vae
 from datamodules import DATASETS, Digits, ImageDataModule
@@ -79,15 +88,83 @@ def test_images_and_their_numbers_are_on_one_device():
     ("batch", "found"),
     [
         ({"image": torch.rand(2, 1, 8, 8), "label": torch.zeros(2)}, "dict of image, label"),
-        ((3, torch.rand(2, 1, 8, 8)), "tuple"),
+        ((3, torch.rand(2, 1, 8, 8)), "tuple of int, Tensor"),
+        ([np.zeros((2, 1, 8, 8)), 3], "list of ndarray, int"),
+        (np.zeros((2, 1, 8, 8)), "ndarray"),
         ([], "list"),
         ("images", "str"),
     ],
 )
 def test_a_batch_that_does_not_begin_with_images(batch, found):
-    message = rf"batch: expected images \[B, C, H, W\], or a tuple or list that begins with them, got {found}; "
+    message = rf"batch: expected a tensor of images .*, or a tuple or list that begins with one, got {found}; "
     with pytest.raises(ValueError, match=message):
         LitVAE(image_shape=(1, 8, 8)).as_batch(batch, 0)
+
+
+class Stream(IterableDataset):
+    """Images without a number of them."""
+
+    def __init__(self, images):
+        self.images = images
+
+    def __iter__(self):
+        yield from self.images
+
+
+def test_a_loader_without_images_says_so(digits):
+    lit, none = LitVAE(image_shape=(1, 8, 8), hidden_dims=4), DataLoader(Stream([]), 10)
+    some = DataLoader(digits[0][:20], 10)
+    once = (batch for batch in some)  # the second epoch gets none
+    for use in (
+        lambda trainer: trainer.fit(lit, none),
+        lambda trainer: trainer.fit(lit, some, none),
+        lambda trainer: trainer.fit(lit, once),
+        lambda trainer: trainer.test(lit, none),
+    ):
+        with pytest.raises(ValueError, match="expected one or more images, got none: the DataLoader has given no batc"):
+            use(Trainer(max_epochs=2, num_sanity_val_steps=0, **QUIET))
+
+
+def test_several_training_loaders_are_refused(digits):
+    """A step would take the images of the first alone."""
+    trainer, loader = Trainer(max_epochs=1, num_sanity_val_steps=0, **QUIET), DataLoader(digits[0], 10)
+    for loaders in ([loader, loader], {"a": loader}):
+        with pytest.raises(MisconfigurationException, match="expected one training loader, got a .*ConcatDataset"):
+            trainer.fit(LitVAE(image_shape=(1, 8, 8), hidden_dims=4), loaders)
+    assert trainer.global_step == 0
+
+
+TWENTY = torch.arange(20)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "limit", "counted"),
+    [
+        ({}, None, 30),
+        ({"shuffle": True}, None, 30),
+        ({"shuffle": True}, 2, 30),
+        ({"shuffle": True, "drop_last": True}, None, 30),
+        ({}, 2, None),  # always the same twenty
+        ({"sampler": SubsetRandomSampler(TWENTY)}, None, None),
+        ({"sampler": RandomSampler(range(30), replacement=True, num_samples=90)}, None, None),
+        ({"batch_sampler": BatchSampler(SubsetRandomSampler(TWENTY), 10, False)}, None, None),
+        ({"batch_size": None}, None, None),  # its items are batches
+    ],
+)
+def test_the_weights_prior_counts_the_images_that_a_loader_goes_through(digits, sampling, limit, counted):
+    images = digits[0][:30]
+    if "batch_size" in sampling:
+        images = images.split(10)
+    elif "batch_sampler" not in sampling:
+        sampling = sampling | {"batch_size": 10}
+    trainer = Trainer(max_epochs=1, limit_train_batches=limit, num_sanity_val_steps=0, **QUIET)
+    lit = LitVAE(image_shape=(1, 8, 8), hidden_dims=4, weight_prior=True)
+    refused = pytest.raises(MisconfigurationException, match="weight_prior: needs the number .*, or a sampler that lea")
+    with nullcontext() if counted else refused:
+        trainer.fit(lit, DataLoader(images, **sampling))
+    if counted:
+        assert trainer.optimizers[0].param_groups[0]["weight_decay"] == pytest.approx(1 / counted)
+    assert trainer.global_step or not counted
 
 
 def test_a_checkpoint_of_a_script_of_ones_own(digits, script, tmp_path):

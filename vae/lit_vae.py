@@ -6,7 +6,8 @@ import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from inspect import signature
-from typing import Any, Literal, NamedTuple, get_args
+from math import inf
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,8 +18,8 @@ from torch.optim import Optimizer
 
 from vae.choices import check_number, check_whole, choose
 from vae.evaluation import Estimator, evaluate_bound, evaluate_marginal, evaluate_reconstruction
-from vae.likelihoods import at_least_float32
-from vae.manual_optimization import check_callbacks, check_trainer
+from vae.loaders import as_block, count_images, count_steps
+from vae.manual_optimization import check_callbacks, check_learning_rate, check_trainer
 from vae.marginal import importance_sampling
 from vae.metrics import ImageTable, means, summarize_bound, summarize_test
 from vae.model import VAE
@@ -44,14 +45,6 @@ NOT_FINITE = (
     "The loss is not finite in epoch {epoch}, from step {step} on. {kept}\n"
     "Try a smaller --model.learning_rate, --model.gradient_clip_val 1, or another --model.likelihood, in a new run."
 )
-
-
-class Batch(NamedTuple):
-    """What a step needs of a batch: images [B, C, H, W], each one's number [B], and the sizes of the steps in it."""
-
-    images: Tensor
-    index: Tensor
-    sizes: tuple[int, ...]
 
 
 class NotFinite(Exception):
@@ -168,17 +161,17 @@ class LitVAE(LightningModule):
             steps |= dict.fromkeys(steps, checkpoint["global_step"])
 
     @property
-    def steps_per_epoch(self) -> int:
+    def steps_per_epoch(self) -> float:
         """The optimiser steps of an epoch; infinity for a loader without a length."""
         self.trainer.fit_loop.setup_data()
-        batches = self.trainer.num_training_batches
-        sampler: Any = getattr(self.trainer.train_dataloader, "batch_sampler", None)
-        return sampler.num_steps(batches) if hasattr(sampler, "num_steps") else batches
+        return count_steps(self.trainer.train_dataloader, self.trainer.num_training_batches)
 
     @property
     def is_whole_epoch(self) -> bool:
-        """Whether the current epoch has had all its steps."""
-        return self.epoch_steps == self.steps_per_epoch
+        """Whether the current epoch has had all its steps, of a loader without a length all that it gave."""
+        steps = self.steps_per_epoch
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        return progress.is_last_batch if steps == inf else self.epoch_steps == steps
 
     @property
     def epochs_done(self) -> float:
@@ -210,7 +203,8 @@ class LitVAE(LightningModule):
         """Set the learning rate of the next step."""
         if self.lr_schedule:
             for group in self.optimizers().param_groups:
-                group["lr"] = self.hparams.learning_rate * self.lr_schedule(self.progress)
+                check_learning_rate(group, self.hparams.lr_schedule)
+                group["lr"] = group["scheduled_lr"] = self.hparams.learning_rate * self.lr_schedule(self.progress)
 
     def as_batch(self, batch: Any, batch_idx: int) -> Any:
         """A batch of the data modules as it is; images, or (images, ...), of any DataLoader as a block of one step.
@@ -218,24 +212,12 @@ class LitVAE(LightningModule):
         Raises:
             ValueError: it is something else, or images of the first batch have values outside [0, 1].
         """
-        if hasattr(batch, "sizes"):
-            return batch
-        match batch:
-            case (Tensor() as images) | [Tensor() as images, *_]:
-                pass
-            case _:
-                keys = f" of {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else ""
-                raise ValueError(
-                    "batch: expected images [B, C, H, W], or a tuple or list that begins with them, got "
-                    f"{type(batch).__name__}{keys}; give the DataLoader a Dataset or a collate_fn that returns those"
-                )
-        if images.is_floating_point():  # the Trainer has cast them to the precision of the weights, such as bf16-true
-            images = at_least_float32(images)
-        if batch_idx == 0:
-            self.next_image = 0
-            self.vae.check_images(images, values=True)
-        first, self.next_image = self.next_image, self.next_image + len(images)
-        return Batch(images, torch.arange(first, self.next_image, device=images.device), (len(images),))
+        first = self.next_image if batch_idx else 0
+        block = as_block(batch, first)
+        if block is not batch:
+            self.vae.check_images(block.images, values=batch_idx == 0)
+            self.next_image = first + len(block.images)
+        return block
 
     def on_train_epoch_start(self) -> None:
         self.epoch_steps = 0
@@ -375,13 +357,7 @@ class LitVAE(LightningModule):
         decay = self.hparams.weight_decay
         if self.hparams.weight_prior:
             self.trainer.fit_loop.setup_data()
-            try:
-                decay += 1 / len(self.trainer.train_dataloader.dataset)
-            except (AttributeError, TypeError):
-                raise MisconfigurationException(
-                    "weight_prior: needs the number of training images, and this loader does not know it; "
-                    "for N of them, weight_decay 1 / N is the same"
-                ) from None
+            decay += 1 / count_images(self.trainer.train_dataloader, self.trainer.num_training_batches)
         if "weight_decay" in signature(self.optimizer).parameters:
             options["weight_decay"] = decay  # also where it is 0, which is not the default of all
         if "fused" in signature(self.optimizer).parameters:
@@ -389,4 +365,7 @@ class LitVAE(LightningModule):
             # fused optimisers unscale by themselves, after the gradients would be clipped.
             clips_scaled = self.hparams.gradient_clip_val is not None and self.trainer.scaler is not None
             options["fused"] = self.device.type in ("cpu", "cuda") and not clips_scaled
-        return self.optimizer(self.parameters(), **options)
+        optimizer = self.optimizer(self.parameters(), **options)
+        if self.lr_schedule:
+            optimizer.param_groups[0]["scheduled_lr"] = self.hparams.learning_rate
+        return optimizer

@@ -24,6 +24,9 @@ class ImageTable(Metric):
     """Named columns with a row per image: `update` takes them as [B] or [B, M], `columns` gives those of all processes.
 
     They come in double precision and, if one of them is `index`, in its order.
+
+    Raises:
+        ValueError: from `columns`: there is no row.
     """
 
     full_state_update = False
@@ -55,6 +58,8 @@ class ImageTable(Metric):
         return dim_zero_cat(self.rows)
 
     def columns(self) -> dict[str, Tensor]:
+        if not self.rows:
+            raise ValueError("expected one or more images, got none: the DataLoader has given no batch")
         widths = [width or 1 for width in self.widths.values()]
         parts = self.compute().cpu().double().reshape(-1, sum(widths)).split(widths, dim=1)
         columns = {

@@ -137,8 +137,8 @@ class VAE(nn.Module):
         Raises:
             ValueError: `z` has another last dimension.
         """
-        if z.shape[-1:] != (self.latent_dim,):
-            raise ValueError(f"latents: expected [..., {self.latent_dim}], got {list(z.shape)}")
+        if not isinstance(z, Tensor) or z.shape[-1:] != (self.latent_dim,):
+            raise ValueError(f"latents: expected a tensor [..., {self.latent_dim}], got {shape_of(z)}")
         features = self.decoder(z.reshape(-1, self.latent_dim).to(self.prior_loc.dtype))
         return self.likelihood(features.reshape(z.shape[:-1] + features.shape[1:]))
 
@@ -257,9 +257,9 @@ class VAE(nn.Module):
         Raises:
             ValueError: one of them is not as expected.
         """
-        if x.ndim != 4 or x.shape[1:] != self.image_shape:
+        if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1:] != self.image_shape:
             shape = ", ".join(map(str, self.image_shape))
-            raise ValueError(f"images: expected [B, C, H, W], here [B, {shape}], got {list(x.shape)}")
+            raise ValueError(f"images: expected a tensor [B, C, H, W], here [B, {shape}], got {shape_of(x)}")
         if x.shape[0] == 0:  # `len` would fix the size of an exported batch
             raise ValueError("images: expected one or more, got none")
         if x.dtype not in (torch.float32, torch.float64):
@@ -272,6 +272,11 @@ class VAE(nn.Module):
                     f"images: expected values in [{lowest:g}, {highest:g}], got {low:.4g} to {high:.4g}; "
                     "scale them, such as (x + 1) / 2 from [-1, 1]"
                 )
+
+
+def shape_of(value: Any) -> list[int] | str:
+    """What a message says of a value that is no tensor, or one of another shape."""
+    return list(value.shape) if isinstance(value, Tensor) else type(value).__name__
 
 
 def is_true(condition: Tensor) -> bool:
@@ -291,9 +296,9 @@ def reparameterize(q_z: Independent, eps: Tensor) -> Tensor:
         ValueError: the noise has another shape.
     """
     mean, scale = q_z.base_dist.loc, q_z.base_dist.scale  # q_z.stddev would be the root of the scale's square
-    if eps.ndim != 3 or eps.shape[1:] != mean.shape or eps.shape[0] == 0:
+    if not isinstance(eps, Tensor) or eps.ndim != 3 or eps.shape[1:] != mean.shape or eps.shape[0] == 0:
         expected = ", ".join(map(str, mean.shape))
-        raise ValueError(f"eps: expected noise [K, B, Z], here [K, {expected}], got {list(eps.shape)}")
+        raise ValueError(f"eps: expected noise [K, B, Z], here [K, {expected}], got {shape_of(eps)}")
     return torch.addcmul(mean, scale, eps)
 
 

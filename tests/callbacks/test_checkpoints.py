@@ -11,10 +11,18 @@ import pytest
 import torch
 from helpers import DIGITS, QUIET, fit
 from pytorch_lightning import Callback, Trainer
+from torch.utils.data import DataLoader, IterableDataset
 
 from datamodules import DATASETS, MNIST, Digits
-from vae import runs
-from vae.callbacks import AtomicCheckpointIO, BestCheckpoint, RunLogger, TensorBoardImages, Throughput
+from vae import LitVAE, runs
+from vae.callbacks import (
+    AtomicCheckpointIO,
+    BestCheckpoint,
+    LastCheckpoint,
+    RunLogger,
+    TensorBoardImages,
+    Throughput,
+)
 
 
 def test_best_is_the_highest_bound_and_last_the_last_epoch():
@@ -38,6 +46,33 @@ def test_best_is_the_highest_bound_and_last_the_last_epoch():
     }
     assert epochs == {"best": 2, "last": 4}
     assert runs.find_checkpoint() == Path("lightning_logs/wreck/checkpoints/best.ckpt")
+
+
+class Stream(IterableDataset):
+    """Batches of images, without a number of them."""
+
+    def __init__(self, images, epochs):
+        self.batches = images.split(10) * epochs
+
+    def __iter__(self):
+        yield from self.batches
+
+
+@pytest.mark.parametrize(
+    ("epochs_a_pass", "max_steps", "saved"),
+    [
+        (1, -1, (1, 6)),  # of two epochs of three steps, the last
+        (1, 4, (0, 3)),  # not the one that was cut off
+        (9, 4, (0, 4)),  # the first that has no end
+    ],
+)
+def test_last_of_a_loader_without_a_length(epochs_a_pass, max_steps, saved):
+    loader = DataLoader(Stream(Digits().images("train", 30), epochs_a_pass), batch_size=None)
+    last, limits = LastCheckpoint(), {"max_epochs": 2, "max_steps": max_steps}
+    trainer = Trainer(**limits, logger=False, callbacks=[last], **QUIET)
+    trainer.fit(LitVAE(image_shape=(1, 8, 8), hidden_dims=4), loader)
+    checkpoint = torch.load(last.best_model_path, weights_only=True)
+    assert (checkpoint["epoch"], checkpoint["global_step"]) == saved
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from io import BytesIO
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,10 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """`last.ckpt`: the last whole epoch. `save_last` would keep the best one under that name."""
+    """`last.ckpt`: the last whole epoch. `save_last` would keep the best one under that name.
+
+    Where the loader has no length, and training ends within the first epoch, it is where training ended.
+    """
 
     state_key = "last"
 
@@ -58,7 +62,8 @@ class LastCheckpoint(ModelCheckpoint):
         super().__init__(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
 
     def on_train_epoch_end(self, trainer: Trainer, lit: LitVAE) -> None:
-        if lit.is_whole_epoch:  # `max_steps` and `max_time` end training within one
+        has_no_end = trainer.current_epoch == 0 and lit.steps_per_epoch == inf
+        if lit.is_whole_epoch or has_no_end:  # `max_steps` and `max_time` end training within one
             super().on_train_epoch_end(trainer, lit)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

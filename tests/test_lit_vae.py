@@ -20,11 +20,12 @@ from vae import VAE, LitVAE
 from vae.callbacks import Throughput
 from vae.evaluation import evaluation_noise
 from vae.likelihoods import LIKELIHOODS
-from vae.lit_vae import OPTIMIZERS, NotFinite, PosteriorCollapse
 from vae.marginal import importance_sampling
 from vae.networks import NETWORKS
 from vae.noise import StepNoise, derive_seed
 from vae.objectives import OBJECTIVES
+from vae.optimization import OPTIMIZERS
+from vae.soundness import NotFinite, PosteriorCollapse
 
 
 @pytest.mark.parametrize("network", NETWORKS)

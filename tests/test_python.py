@@ -29,6 +29,8 @@ from datamodules import DATASETS, Digits, ImageDataModule
 from vae import LitVAE, runs
 from vae.cli import TrainCLI, user_facing_errors
 from vae.evaluation import evaluation_noise
+from vae.loaders import as_block
+from vae.metrics import ImageTable
 from vae.networks import MLPDecoder
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -80,8 +82,10 @@ def test_half_precision_takes_the_images_of_a_plain_data_loader(digits):
 
 
 def test_images_and_their_numbers_are_on_one_device():
-    batch = LitVAE(image_shape=(1, 8, 8)).as_batch(torch.empty(3, 1, 8, 8, device="meta"), batch_idx=1)
-    assert batch.index.device == batch.images.device
+    seen = ImageTable()
+    seen.update({"index": torch.arange(4)})
+    block = as_block(torch.empty(3, 1, 8, 8, device="meta"), vae.VAE(image_shape=(1, 8, 8)), seen)
+    assert block.index.device == block.images.device
 
 
 @pytest.mark.parametrize(
@@ -98,7 +102,7 @@ def test_images_and_their_numbers_are_on_one_device():
 def test_a_batch_that_does_not_begin_with_images(batch, found):
     message = rf"batch: expected a tensor of images .*, or a tuple or list that begins with one, got {found}; "
     with pytest.raises(ValueError, match=message):
-        LitVAE(image_shape=(1, 8, 8)).as_batch(batch, 0)
+        as_block(batch, vae.VAE(image_shape=(1, 8, 8)), ImageTable())
 
 
 class Stream(IterableDataset):

@@ -1,6 +1,6 @@
 """What the model needs of any DataLoader: its batches as blocks of steps, and how many steps and images it has."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -9,29 +9,47 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler, SequentialSampler
 
 from vae.likelihoods import at_least_float32
+from vae.metrics import ImageTable
+from vae.model import VAE
 
 
 class Block(NamedTuple):
-    """What steps need of a batch: images [B, C, H, W], each one's number [B], and the sizes of the steps in it."""
+    """Images of one or more optimiser steps.
+
+    images: [B, C, H, W], values in [0, 1].
+    labels: [B], or None if they have none.
+    index: each one's number in its split, [B].
+    sizes: how many images each step has; they sum to B.
+    """
 
     images: Tensor
+    labels: Tensor | None
     index: Tensor
     sizes: tuple[int, ...]
 
+    def steps(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """The images and labels of each step."""
+        labels = [None] * len(self.sizes) if self.labels is None else self.labels.split(self.sizes)
+        return zip(self.images.split(self.sizes), labels, strict=True)
 
-def as_block(batch: Any, first: int) -> Any:
-    """A batch of the data modules as it is; images, or (images, ...), of any DataLoader as a block of one step.
+
+def as_block(batch: Any, vae: VAE, seen: ImageTable) -> Block:
+    """The batch of a data module of this project, its four parts; that of any DataLoader as a block of one step.
 
     Args:
-        first: the number of its first image, where they have none.
+        batch: from a DataLoader images, or (images, ...); a second part is labels if it is integers [B].
+        vae: the model, for which a DataLoader's images are checked, their values in the first batch alone.
+        seen: a row for each image that came before in this pass, after which those of a DataLoader are numbered.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it is something else, or the images are not as the model needs them.
     """
-    if hasattr(batch, "sizes"):
-        return batch
     match batch:
-        case (Tensor() as images) | [Tensor() as images, *_]:
+        case [Tensor() as images, labels, Tensor() as index, tuple() as sizes]:
+            return Block(images, labels, index, sizes)
+        case (Tensor() as images) | [Tensor() as images]:
+            labels = None
+        case [Tensor() as images, labels, *_]:
             pass
         case _:
             parts = [str(key) for key in batch] if isinstance(batch, Mapping) else []
@@ -44,7 +62,11 @@ def as_block(batch: Any, first: int) -> Any:
             )
     if images.is_floating_point():  # the Trainer has cast them to the precision of the weights, such as bf16-true
         images = at_least_float32(images)
-    return Block(images, torch.arange(first, first + len(images), device=images.device), (len(images),))
+    first = seen.num_images
+    vae.check_images(images, values=first == 0)
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.shape != images.shape[:1]:
+        labels = None
+    return Block(images, labels, torch.arange(first, first + len(images), device=images.device), (len(images),))
 
 
 def count_steps(loader: Any, num_batches: float) -> float:

@@ -10,9 +10,9 @@ from torch.optim import Optimizer
 
 from vae import hmc
 from vae.choices import check_number, check_whole, choose
-from vae.lit_vae import OPTIMIZERS, OptimizerName
 from vae.model import VAE
 from vae.noise import StepNoise, counter_normal, derive_seed
+from vae.optimization import OPTIMIZERS, OptimizerName
 
 FIRST_STATES = 16  # a stream of noise
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from math import cos, inf, pi
+from typing import Literal
 
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -16,6 +17,7 @@ def warm_up(epochs: float, warmup_epochs: float) -> float:
     return min(1.0, epochs / warmup_epochs)
 
 
+LRSchedule = Literal["constant", "cosine"]
 # Of the learning rate: its factor, from the share of the training that is done.
 LR_SCHEDULES: dict[str, Callable[[float], float] | None] = {"constant": None, "cosine": cosine}
 

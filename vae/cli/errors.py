@@ -19,7 +19,7 @@ from torch._dynamo.exc import TorchDynamoException
 from vae import runs
 from vae.callbacks.shutdown import handle_signal
 from vae.cli.output import own_output
-from vae.lit_vae import NotFinite, PosteriorCollapse
+from vae.soundness import NotFinite, PosteriorCollapse
 
 REMEDIES = {
     errno.EACCES: "choose a folder that can be written to",

@@ -17,7 +17,16 @@ from scipy.spatial.distance import pdist
 from vae import VAE
 from vae.colours import COLOURS, label_colours
 from vae.figures import FIGURES, NotApplicable, film_frame, reconstruction_grid, render, sample_grid, thumbnails
-from vae.figures.drawing import MAX_GRID_SIDE, MIN_CELL_SIDE, add_caption, cell_size, shorten, to_cells
+from vae.figures.drawing import (
+    MAX_GRID_SIDE,
+    MIN_CELL_SIDE,
+    add_caption,
+    cell_size,
+    shorten,
+    shorten_apart,
+    text_width,
+    to_cells,
+)
 
 MATERIAL = {"vae", "images", "labels", "classes", "dataset", "shown", "history", "histories", "frames"}
 
@@ -279,6 +288,22 @@ def test_a_name_is_cut_to_a_width():
     assert shorten("0" * 14, 14) == "0" * 14
     assert shorten("W" * 14, 14) == "W" * 7 + "…"
     assert shorten("i" * 20, 14) == "i" * 20
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["dogs and other animals", "cats"], ["dogs and other …", "cats"]),
+        (["dogs and other animals"] * 2, ["dogs and other …"] * 2),  # rows of one name
+        ([f"photographs of {n}" for n in (2019, 2020)], ["photograp…2019", "photograp…2020"]),
+        (["n" * 30 + c + "n" * 30 for c in "ab"], ["nnnnnnnnnn… 1", "nnnnnnnnnn… 2"]),
+    ],
+)
+def test_names_that_are_cut_stay_apart(texts, expected):
+    short = shorten_apart(texts, 14)
+    assert len(set(short)) == len(set(texts))
+    assert all(text_width(text) <= 14 * text_width("0") for text in short)
+    assert short == expected
 
 
 def test_every_label_has_a_colour_of_its_own():

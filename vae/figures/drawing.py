@@ -149,7 +149,7 @@ def check_resolution(chart: Figure, dpi: int) -> None:
 def label_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str], bottom: bool = False) -> None:
     """Name the rows and columns of an image grid: on the left, and above or below it."""
     high, wide = axes.images[0].get_size()
-    rows = [shorten(name, 14) for name in rows]
+    rows = shorten_apart(rows, 14)
     axes.set_xticks([(place + 0.5) * wide / len(columns) - 0.5 for place in range(len(columns))], columns)
     axes.set_yticks([(place + 0.5) * high / len(rows) - 0.5 for place in range(len(rows))], rows)
     axes.tick_params(length=0, bottom=bottom, labelbottom=bottom, labeltop=not bottom)
@@ -157,14 +157,25 @@ def label_cells(axes: Axes, rows: Sequence[str], columns: Sequence[str], bottom:
         axes.tick_params("x", labelrotation=90, labelsize=9)
 
 
-def shorten(text: str, length: int) -> str:
-    """The text, cut to the width of that many digits."""
-    if text_width(text) <= length * text_width("0"):
+def shorten(text: str, length: int, kept: int = 0) -> str:
+    """The text, cut to the width of that many digits before its last characters, of which so many are kept."""
+    width = length * text_width("0")
+    if text_width(text) <= width:
         return text
-    text = text[: 3 * length]
-    while text_width(f"{text}…") > length * text_width("0"):
-        text = text[:-1]
-    return f"{text}…"
+    start, end = text[: 3 * length], text[len(text) - kept :]
+    while text_width(f"{start}…{end}") > width:
+        start, end = (start[:-1], end) if start else (start, end[1:])
+    return f"{start}…{end}"
+
+
+def shorten_apart(texts: Sequence[str], length: int) -> list[str]:
+    """The texts, cut to that width so that no two become one: at their ends, in their middles, or else numbered."""
+    for kept in (0, length // 3):
+        short = [shorten(text, length, kept) for text in texts]
+        if len({*short}) == len({*texts}):
+            return short
+    numbers = {text: f" {number}" for number, text in enumerate(dict.fromkeys(texts), start=1)}
+    return [shorten(text, length - len(numbers[text])) + numbers[text] for text in texts]
 
 
 def text_width(text: str) -> float:

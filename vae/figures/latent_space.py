@@ -22,7 +22,7 @@ from vae.figures.drawing import (
     label_cells,
     latent_name,
     make_cells,
-    shorten,
+    shorten_apart,
     text_width,
     to_cells,
 )
@@ -251,7 +251,9 @@ def scatter(axes: Axes, points: Tensor, labels: Tensor | None, classes: Sequence
     colours = label_colours(len(classes))
     axes.scatter(*points.T, c=[colours[label] for label in labels.tolist()], **look)
     found = labels.unique().tolist()
-    listed = [(colours[label], shorten(classes[label], 20)) for label in found[:MAX_LEGEND]]
+    shown = found[:MAX_LEGEND]
+    names = shorten_apart([classes[label] for label in shown], 20)
+    listed = [(colours[label], name) for label, name in zip(shown, names, strict=True)]
     if len(found) > MAX_LEGEND:
         listed.append(("none", f"and {len(found) - MAX_LEGEND} more"))
     for colour, name in listed:
@@ -262,7 +264,7 @@ def scatter(axes: Axes, points: Tensor, labels: Tensor | None, classes: Sequence
     axes.figure.set_figwidth(7.3 + inches)
     if len(found) > MAX_NAMES:
         return
-    names = [shorten(classes[label], 14) for label in found]
+    names = shorten_apart([classes[label] for label in found], 14)
     middles = torch.stack([points[labels == label].median(0).values for label in found])
     extent = points.amax(0) - points.amin(0)
     inches = torch.tensor([[text_width(name) / 72 + 0.12, 0.28] for name in names])  # of a name in its box

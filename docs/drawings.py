@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib.style
 import torch
 from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse, FancyBboxPatch
+from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
 DOCS = Path(__file__).parent
@@ -14,6 +14,7 @@ sys.path.insert(0, str(DOCS.parent))
 
 from datamodules import DATASETS  # noqa: E402
 from vae import VAE, runs  # noqa: E402
+from vae.figures import FIGURES  # noqa: E402
 from vae.figures.drawing import COLOURS, STYLE  # noqa: E402
 from vae.marginal import importance_sampling  # noqa: E402
 
@@ -64,32 +65,6 @@ def reparameterization(vae: VAE, x: Tensor) -> Figure:
     return chart
 
 
-def gap(vae: VAE, x: Tensor) -> Figure:
-    """The true posterior of an image on a grid of z, and the Gaussian that the encoder predicts."""
-    chart = Figure(figsize=(11, 3.9), layout="constrained")
-    for axes, image in zip(chart.subplots(1, 3), x, strict=True):
-        q_z = vae.encode(image[None])
-        mean, scale = q_z.mean[0], q_z.base_dist.scale[0]
-        reach = 6 * scale.max().item()
-        grid = torch.linspace(-reach, reach, 201)
-        z = torch.stack(torch.meshgrid(mean[0] + grid, mean[1] + grid, indexing="xy"), -1).view(-1, 1, 2)
-        joint = (vae.decode(z).log_prob(image) + vae.prior.log_prob(z)).double().view(201, 201)
-        log_p_x = joint.flatten().logsumexp(0) + 2 * torch.log(grid[1] - grid[0]).double()
-        elbo = vae.elbo(image[None], num_samples=5_000).elbo.item()
-        edges = [mean[0] - reach, mean[0] + reach, mean[1] - reach, mean[1] + reach]
-        axes.imshow((joint - log_p_x).exp(), origin="lower", extent=[float(e) for e in edges], cmap="Blues")
-        for times in (1, 2):
-            width, height = (2 * times * scale).tolist()
-            axes.add_patch(Ellipse(mean.tolist(), width, height, fill=False, ec="#dc2626", lw=1.5))
-        corner = axes.inset_axes([0.02, 0.72, 0.26, 0.26])
-        corner.imshow(image[0], cmap="gray_r")
-        corner.set(xticks=[], yticks=[])
-        axes.set(
-            title=f"log p(x) {log_p_x:.2f}\nELBO {elbo:.2f}, gap {log_p_x - elbo:.2f} nats", xlabel="z₁", ylabel="z₂"
-        )
-    return chart
-
-
 def samples_and_bound(vae: VAE, x: Tensor) -> Figure:
     """The importance-weighted bound rises with the number of samples, from the ELBO to log p(x)."""
     chart = Figure(figsize=(7, 3.8), layout="constrained")
@@ -115,7 +90,7 @@ def main() -> None:
     charts = {
         "network": network(),
         "reparameterization": reparameterization(lit.vae, x[[0, 1, 2]]),
-        "gap": gap(lit.vae, x[[0, 2, 4]]),
+        "gap": FIGURES["posterior"](lit.vae, x[[0, 2, 4]]),
         "bounds": samples_and_bound(lit.vae, x),
     }
     (DOCS / "drawings").mkdir(exist_ok=True)

@@ -76,6 +76,7 @@ def test_own_images_from_end_to_end(script, tmp_path):
     assert drawn.err.splitlines() == [
         "Not drawn: reconstruction_by_class needs labels; these images have none",
         "Not drawn: learned_manifold needs a latent space of 1 or 2 dimensions; this model has 4",
+        "Not drawn: posterior needs a latent space of 2 dimensions; this model has 4",
     ]
     assert {path.name.split("_latent_variables=4.")[0] for path in (tmp_path / "visualization_imgs").iterdir()} == {
         *(

@@ -329,6 +329,18 @@ class Grid:
                 if some.any():
                     yield Tile(tile.centre + half, tile.images[some])
 
+    def boxes(self, depth: float) -> tuple[Tensor, Tensor]:
+        """The box of an image's parts whose density is at most so many nats below its highest: its corners, [B, Z]."""
+        low = torch.full((len(self.x), self.vae.latent_dim), inf, device=self.x.device)
+        high = -low
+        for tile, highest in self.parts:
+            counts = highest > self.highest[tile.images] - depth  # [2^Z, N]
+            for half, some in zip(self.halves, counts, strict=True):
+                images, middle = tile.images[some], tile.centre + half
+                low[images] = torch.minimum(low[images], middle - self.width / 4)
+                high[images] = torch.maximum(high[images], middle + self.width / 4)
+        return low, high
+
 
 def midpoints(n: int, dim: int) -> Tensor:
     """The middles of the n^dim cells of the unit cube around 0: [n^dim, dim]."""

@@ -135,6 +135,7 @@ def test_a_file_shows_a_mosaic_pixel_by_pixel_below_its_title(shape):
         ("learned_manifold", [3], "learned_manifold needs a latent space of 1 or 2 dimensions; this model has 3"),
         ("reconstruction_by_class", [2, torch.rand(2, 1, 8, 8), None, None], "needs labels; these images have none"),
         ("interpolations", [2, torch.rand(1, 1, 8, 8)], "interpolations needs at least two images"),
+        ("posterior", [1, torch.rand(3, 1, 8, 8)], "posterior needs a latent space of 2 dimensions; this model has 1"),
         ("latent_usage", [2, torch.rand(3, 1, 8, 8)], "more than two latent variables; this model has 2"),
         ("latent_scatter", [3, torch.rand(3, 1, 8, 8), None, None], "latent_scatter needs at least four images"),
         ("learning_curve", [{}], "learning_curve needs the curves that TensorBoard keeps"),
@@ -178,7 +179,8 @@ def material(latent_dim, vae=None, images=None, num_samples=9):
         (name, latent_dim)
         for name in FIGURES
         for latent_dim in (1, 2, 4)
-        if (name, latent_dim) not in {("learned_manifold", 4), ("latent_usage", 1), ("latent_usage", 2)}
+        if (name, latent_dim)
+        not in {("learned_manifold", 4), ("latent_usage", 1), ("latent_usage", 2), ("posterior", 1), ("posterior", 4)}
     ],
 )
 def test_a_figure_is_the_same_file_each_time_and_nothing_is_cut_off(name, latent_dim):
@@ -202,8 +204,9 @@ def test_every_figure_needs_only_what_there_is():
 
 def test_the_figures_stand_in_reading_order():
     assert [*FIGURES] == [
-        *("reconstruction", "reconstruction_by_class", "samples", "learned_manifold", "latent_scatter", "traversals"),
-        *("interpolations", "learning_curve", "learning_curves", "latent_usage", "training_film", "explorer"),
+        *("reconstruction", "reconstruction_by_class", "samples", "learned_manifold", "latent_scatter", "posterior"),
+        *("traversals", "interpolations", "learning_curve", "learning_curves", "latent_usage", "training_film"),
+        "explorer",
     ]
 
 
@@ -259,6 +262,7 @@ def test_a_long_name_of_a_run_fits_into_the_caption():
     [
         ("reconstruction", {"images": 40}),
         ("interpolations", {"images": 10}),
+        ("posterior", {"images": 6}),
         ("traversals", {"images": 2_000}),
         ("latent_scatter", {"images": 10_000, "labels": 10_000}),
         ("samples", {}),

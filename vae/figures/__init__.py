@@ -34,6 +34,7 @@ from vae.figures.latent_space import (
     learned_manifold,
     traversals,
 )
+from vae.figures.posterior import posterior
 from vae.figures.reconstructions import (
     reconstruction,
     reconstruction_by_class,
@@ -82,6 +83,7 @@ for figure in (
     samples,
     learned_manifold,
     latent_scatter,
+    posterior,
     traversals,
     interpolations,
     learning_curve,

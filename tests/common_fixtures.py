@@ -5,6 +5,7 @@ import os
 import runpy
 import shutil
 import sys
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 from helpers import DIGITS
 from PIL import Image
-from processes import PROJECT, Forked, Fresh, Outcome, Running
+from processes import PROJECT, Forked, Fresh, Outcome, Running, serve
 from scipy.io import savemat
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -30,6 +31,11 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("real_data"):
                 item.add_marker(skip)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop():
+    serve()
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +78,7 @@ def fork(tmp_path_factory):
 @pytest.fixture
 def script(monkeypatch, capsys):
     """Runs a script in this process, which saves the seconds that importing torch takes."""
+    monkeypatch.setattr(sys.modules["vae.callbacks.progress"], "SECONDS_BETWEEN_LINES", inf)  # however slow the machine
 
     def run(name: str, *args: str) -> Outcome:
         capsys.readouterr()  # what a fixture printed

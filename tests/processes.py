@@ -2,10 +2,14 @@
 
 A fresh interpreter imports for seconds, a fork starts in milliseconds. Only the imports differ: a fork too has its
 caller's folder and environment, streams of its own, a main thread that signals reach, and the script's status.
+
+The server is a fork of the process that runs the tests, from before the first one.
 """
 
+import logging
 import multiprocessing
 import multiprocessing.forkserver
+import multiprocessing.util
 import os
 import resource
 import runpy
@@ -23,9 +27,32 @@ from pytorch_lightning.utilities import rank_zero_only
 PROJECT = Path(__file__).parents[1]
 
 CONTEXT = multiprocessing.get_context("forkserver")
-PRELOADED = ["processes", "vae.cli", "vae.explorer", "datamodules", "sklearn.datasets", "sklearn.manifold", "attrs"]
-PRELOADED += ["torch.utils.tensorboard", "tensorboard.plugins.hparams.summary_v2"]
-CONTEXT.set_forkserver_preload(PRELOADED)
+CONTEXT.set_forkserver_preload([])
+
+
+def serve() -> None:
+    """Start the server. multiprocessing would start a new interpreter, which imports for seconds."""
+
+    def fork_server(_, arguments, file_descriptors):
+        if pid := os.fork():
+            return pid
+        try:
+            null = os.open(os.devnull, os.O_RDWR)
+            for path in Path("/dev/fd").iterdir():
+                if int(path.name) not in file_descriptors:  # the ends of pipes whose other ends wait for them
+                    os.dup2(null, int(path.name))
+            sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__  # in place of pytest's
+            for name in ("pytorch_lightning", "lightning_fabric", "torchmetrics"):
+                for handler in logging.getLogger(name).handlers:
+                    if type(handler) is logging.StreamHandler:  # and none of pytest's
+                        handler.setStream(sys.stderr)
+            exec(arguments[-1])
+        finally:
+            os._exit(0)
+
+    with MonkeyPatch.context() as patch:
+        patch.setattr(multiprocessing.util, "spawnv_passfds", fork_server)
+        multiprocessing.forkserver.ensure_running()
 
 
 class Outcome(NamedTuple):
@@ -90,9 +117,6 @@ class Forked(Running):
 
 def fork(function: Callable, *args: object) -> BaseProcess:
     """Start a function, which a module of tests defines, in a fork of the server."""
-    with MonkeyPatch.context() as patch:  # the server, started by the first, finds what it imports
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(PROJECT), str(PROJECT / "tests")]))
-        multiprocessing.forkserver.ensure_running()
     process = CONTEXT.Process(target=function, args=args)
     process.start()
     return process

@@ -257,10 +257,11 @@ def test_a_folder_that_cannot_be_written(script, run_folder, tmp_path):
 
 
 def test_figures_that_may_not_be_written(script, run_folder, monkeypatch):
-    def denied(path, content):
+    def denied(path, *args, **kwargs):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("vae.runs.write_atomically", denied)
+    for name in ("open", "unlink"):
+        monkeypatch.setattr(f"pathlib.Path.{name}", denied)
     outcome = script("visualizations.py", "--figures", "samples", "--output_dir", "drawn")
     assert outcome.status == 1
     path = "drawn/digits_samples_latent_variables=2.png"

@@ -131,7 +131,8 @@ def probe_model(lit: LitVAE, data: Any, split: str) -> dict[str, float]:
     """The accuracies of `probe_codes`, of a model that was tested on that split."""
     n = num_probed(data)
     means, _ = encode_images(lit.vae, data.images("train", n).to(lit.vae.prior_loc.device))
-    return probe_codes(means, data.labels("train", n), lit.test_columns["mean"], data.labels(split))
+    tested = lit.test_columns
+    return probe_codes(means, data.labels("train", n), tested["mean"], data.labels(split)[tested["index"].long()])
 
 
 def choose_estimator(

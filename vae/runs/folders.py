@@ -89,6 +89,8 @@ def lock_run(run: Path) -> FileLock:
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
+    for part in run.glob("checkpoints/.*.part"):  # of a process that was killed while it wrote
+        part.unlink()
     return lock
 
 
@@ -226,4 +228,5 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only file system refuses it also where there is none
+            part.unlink()

@@ -23,6 +23,7 @@ with starting():
         evaluation_images,
         mean_bounds,
         save,
+        train_paper,
     )
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
@@ -57,16 +58,8 @@ def figure_2(samples: int = 10_000_000, seeds: int = 3, output_dir: str = "paper
                 for latent_dim in latent_dims:
                     for objective in OBJECTIVES:
                         model = {"dataset": dataset, "latent_dim": latent_dim, "objective": objective, "seed": seed}
-
-                        def run(step_size: float, samples: int, data=data, measure=measure, model=model) -> list:
-                            name = "_".join(
-                                map(str, (*model.values(), step_size, "pilot" * (samples == PILOT_SAMPLES)))
-                            )
-                            make = partial(autoencoder, data=data, learning_rate=step_size, **model)
-                            return train(name.rstrip("_"), make, data, samples, measure, folder, bar)
-
-                        step_size = chosen_step_size(run)
-                        runs.append(model | {"step_size": step_size, "curve": run(step_size, samples)})
+                        step_size, curve = train_paper(model, data, samples, measure, folder, bar)
+                        runs.append(model | {"step_size": step_size, "curve": curve})
     save(partial(draw, runs), {"samples": samples, "seeds": seeds, "runs": runs}, Path(output_dir) / "figure_2")
 
 
@@ -79,11 +72,8 @@ def draw(runs: Sequence[dict[str, Any]]) -> Figure:
         for axes, latent_dim in zip(panels, latent_dims, strict=True):
             for objective in OBJECTIVES:
                 for split, line in (("train", "--"), ("test", "-")):
-                    curves = [
-                        run["curve"]
-                        for run in shown
-                        if (run["latent_dim"], run["objective"]) == (latent_dim, objective)
-                    ]
+                    of = (latent_dim, objective)
+                    curves = [run["curve"] for run in shown if (run["latent_dim"], run["objective"]) == of]
                     label = f"{ALGORITHMS[objective]} ({split})"
                     draw_curve(axes, curves, split, linestyle=line, color=COLOUR[objective], label=label)
             axes.set(title=f"{dataset}, {latent_dim} latent variables", xscale="log", xlim=(1e4, 1e8))

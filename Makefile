@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
-.PHONY: bench bench-gpu demo gallery results test test-all test-browser
+.PHONY: bench bench-gpu demo gallery paper results test test-all test-browser
 
 demo: .venv/installed
 	$(BIN)/python train.py --data Digits --data.batch_size 32 --trainer.max_epochs 100
@@ -44,6 +44,9 @@ bench-gpu: .venv/installed
 
 results: .venv/installed
 	$(BIN)/python results/table.py > RESULTS.md
+
+paper: .venv/installed
+	$(BIN)/python paper/figure_2.py --samples 300000 --seeds 1
 
 GALLERY := visualization_imgs/gallery
 DRAW := $(BIN)/python visualizations.py --output_dir $(GALLERY)

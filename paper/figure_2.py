@@ -66,8 +66,9 @@ def figure_2(samples: int = 10_000_000, seeds: int = 3, output_dir: str = "paper
 def draw(runs: Sequence[dict[str, Any]]) -> Figure:
     """Both rows of the figure: a panel for each number of latent variables."""
     chart = Figure(figsize=(18, 8), layout="constrained")
-    for row, (dataset, latent_dims) in zip(chart.subfigures(2), LATENT_DIMS.items(), strict=True):
-        panels = row.subplots(1, len(latent_dims), sharey=True)
+    rows = chart.subfigures(len(LATENT_DIMS), squeeze=False)[:, 0]
+    for row, (dataset, latent_dims) in zip(rows, LATENT_DIMS.items(), strict=True):
+        panels = row.subplots(1, len(latent_dims), sharey=True, squeeze=False)[0]
         shown = [run for run in runs if run["dataset"] == dataset]
         for axes, latent_dim in zip(panels, latent_dims, strict=True):
             for objective in OBJECTIVES:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributions import MultivariateNormal
 from torch.nn.functional import interpolate
 
 from vae import hmc
@@ -18,7 +19,7 @@ from vae.choices import check_whole
 from vae.model import NOISE_CHUNK, VAE, reparameterize
 from vae.noise import counter_normal, derive_seed, seeded_generators
 
-IMPORTANCE, TRIAL, FORWARD, REVERSE, SIMULATION = range(10, 15)  # streams of noise
+IMPORTANCE, TRIAL, FORWARD, REVERSE, SIMULATION, POSTERIOR = range(10, 16)  # streams of noise
 MAX_PARETO_SHAPE = 0.7  # above it weights are not to be trusted (arXiv 1507.02646, Section 3.2.1)
 MIN_TAIL = 5  # the largest weights, of which the shape of their tail can be told
 TARGET_ACCEPTANCE = 0.65  # near the optimum of HMC (Neal, arXiv 1206.1901, Section 4.4)
@@ -265,6 +266,71 @@ def bidirectional_bounds(
     u = ((z - q_z.loc) / q_z.scale).expand(num_chains, -1, -1)
     above, _ = chains.anneal(u, betas[::-1], sizes.flip(0), REVERSE)
     return below.logsumexp(0) - log(num_chains), log(num_chains) - (-above).logsumexp(0)
+
+
+# Samples of the posterior
+
+
+@torch.inference_mode(False)
+@torch.no_grad()
+def reciprocal_importance_sampling(
+    vae: VAE,
+    x: Tensor,
+    index: Tensor,
+    num_samples: int = 50,
+    num_tuning: int = 100,
+    num_leapfrog_steps: int = 4,
+    num_starts: int = 1_000,
+) -> Estimate:
+    """The estimator of the paper's Appendix D: 1 / p(x) is the posterior's mean of q(z) / p(x, z), for any density q.
+
+    A chain of Hamiltonian Monte Carlo for each image starts at the likeliest of some draws from the prior and tunes its
+    step size. Then it moves L times for the samples to which q is fitted, here a Gaussian, and L times for those of the
+    mean. It knows nothing of what the chain did not find, so that its bias, to either side, is unknown.
+
+    Args:
+        num_samples: L.
+        num_tuning: the moves before the first sample.
+        num_starts: the draws from the prior.
+    """
+    x, index = x.clone(), index.clone()  # clones of inference tensors are normal ones
+    chain = torch.zeros_like(index[:1])
+
+    def noise(step: int) -> Tensor:
+        return counter_normal(derive_seed(POSTERIOR, step), index, chain, vae.latent_dim + 1)[0]
+
+    def point(z: Tensor) -> hmc.Point:
+        return hmc.point(lambda z: vae.log_joint(x, z.unsqueeze(0))[0], z)
+
+    def moved(now: hmc.Point, step_size: Tensor, move: int) -> tuple[hmc.Point, Tensor]:
+        momentum, uniform = noise(move)[:, :-1], torch.special.ndtr(noise(move)[:, -1])
+        return hmc.transition(point, now, step_size, momentum, uniform, num_leapfrog_steps)
+
+    draws = counter_normal(derive_seed(POSTERIOR), chain, torch.arange(num_starts, device=x.device), vae.latent_dim)[
+        :, 0
+    ]
+    now, sizes = point(draws[log_joint_of_all(vae, x, draws).argmax(0)]), [torch.full_like(x[:, 0, 0, 0], 0.1)]
+    for move in range(num_tuning):
+        now, acceptance = moved(now, sizes[-1], 1 + move)
+        sizes.append(hmc.adapted(sizes[-1], acceptance, TARGET_ACCEPTANCE))
+    step_size = torch.stack(sizes[num_tuning // 2 :]).log().mean(0).exp()  # one chain's last size is a matter of chance
+    found, acceptances = [], []
+    for move in range(2 * num_samples):
+        now, acceptance = moved(now, step_size, 1 + num_tuning + move)
+        found.append(now)
+        acceptances.append(acceptance)
+    dtype = widest_dtype(x.device)
+    fitted, used = torch.stack([each.z for each in found]).to(dtype).split(num_samples)  # [L, B, Z]
+    deviation = fitted - fitted.mean(0)
+    covariance = torch.einsum("lbi,lbj->bij", deviation, deviation) / (num_samples - 1)
+    floor = 1e-12 + 1e-6 * covariance.diagonal(dim1=1, dim2=2).mean(1)  # of a chain that stood still
+    covariance += floor.view(-1, 1, 1) * torch.eye(vae.latent_dim, dtype=dtype, device=x.device)
+    q = MultivariateNormal(fitted.mean(0), covariance, validate_args=False)
+    log_joint = torch.stack([each.log_density for each in found[num_samples:]]).to(dtype)
+    reciprocal = from_log_weights(q.log_prob(used) - log_joint)
+    unknown = torch.full_like(reciprocal.log_marginal, inf)
+    details = {"acceptance": torch.stack(acceptances).mean(0)}
+    return Estimate(-reciprocal.log_marginal, reciprocal.stderr, unknown, details)
 
 
 # Quadrature

@@ -1,0 +1,71 @@
+"""The script of Figure 2 on tiny data: its numbers, its figure, and that it goes on where it was interrupted."""
+
+import json
+from functools import partial
+
+import experiments
+import figure_2
+import pytest
+from PIL import Image
+
+from datamodules import MNIST, FreyFace
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.fixture
+def tiny_paper(tiny_mnist, tiny_faces, monkeypatch):
+    """The experiments on the tiny data sets: an evaluation after each 40 samples."""
+    monkeypatch.setattr(experiments, "PILOT_SAMPLES", 40)
+    monkeypatch.setattr(experiments, "STEP_SIZES", (0.01,))
+    monkeypatch.setattr(experiments, "SAMPLES_BETWEEN_SAVES", 1)
+    monkeypatch.setattr(experiments, "HIDDEN", {"MNIST": 8, "FreyFace": 8})
+    monkeypatch.setattr(experiments, "evaluation_points", lambda most: [*range(40, most + 1, 40)])
+    monkeypatch.setattr(figure_2, "DATASETS", {"MNIST": partial(MNIST, val_size=20), "FreyFace": FreyFace})
+
+
+def test_an_interrupted_figure_is_the_whole_one(tiny_paper, tmp_path, monkeypatch):
+    monkeypatch.setattr(figure_2, "LATENT_DIMS", {"MNIST": (2,)})
+    figure_2.figure_2(samples=120, seeds=1, output_dir="whole")
+    calls = iter(range(6))  # those of the first model, the pilot of the second, and one in its training
+
+    def interrupted(*args, **options):
+        if next(calls, None) is None:
+            raise Interrupted
+        return experiments.mean_bounds(*args, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(figure_2, "mean_bounds", interrupted)
+        figure_2.figure_2(samples=120, seeds=1, output_dir="resumed")
+    assert not (tmp_path / "resumed" / "figure_2.json").exists()
+    assert (tmp_path / "resumed" / "figure_2" / "MNIST_2_wake_sleep_0_0.01.ckpt").exists()
+    figure_2.figure_2(samples=120, seeds=1, output_dir="resumed")
+    whole, resumed = ((tmp_path / name / "figure_2.json").read_text() for name in ("whole", "resumed"))
+    assert whole == resumed
+    found = json.loads(whole)
+    assert [(run["dataset"], run["latent_dim"], run["objective"], run["seed"]) for run in found["runs"]] == [
+        ("MNIST", 2, "elbo", 0),
+        ("MNIST", 2, "wake_sleep", 0),
+    ]
+    for run in found["runs"]:
+        assert [row["samples"] for row in run["curve"]] == sorted({row["samples"] for row in run["curve"]})
+        assert run["curve"][-1]["samples"] >= 120
+        assert run["curve"][-1]["train"] > run["curve"][0]["train"]
+    with Image.open(tmp_path / "whole" / "figure_2.png") as image:
+        assert image.width > image.height
+
+
+def test_the_step_size_is_that_of_the_best_beginning(tiny_paper, monkeypatch):
+    def train(name, make, data, samples, measure, folder, bar):
+        step_size = make().hparams.learning_rate
+        if step_size == 0.5:
+            raise experiments.NotFinite
+        return [{"samples": samples, "train": {0.1: -5.0, 0.2: -3.0, 0.3: -9.0}[step_size]}]
+
+    monkeypatch.setattr(experiments, "train", train)
+    monkeypatch.setattr(experiments, "STEP_SIZES", (0.1, 0.5, 0.2, 0.3))
+    model = {"dataset": "FreyFace", "latent_dim": 2, "objective": "elbo", "seed": 0}
+    step_size, rows = experiments.train_paper(model, FreyFace(), 77, None, None, None)
+    assert (step_size, rows) == (0.2, [{"samples": 77, "train": -3.0}])

@@ -61,7 +61,7 @@ def test_the_step_size_is_that_of_the_best_beginning(tiny_paper, monkeypatch):
     def train(name, make, data, samples, measure, folder, bar):
         step_size = make().hparams.learning_rate
         if step_size == 0.5:
-            raise experiments.NotFinite
+            raise experiments.NotFinite(1, 1, False)
         return [{"samples": samples, "train": {0.1: -5.0, 0.2: -3.0, 0.3: -9.0}[step_size]}]
 
     monkeypatch.setattr(experiments, "train", train)

@@ -12,20 +12,3 @@ from vae.callbacks.checkpoints import (
 from vae.callbacks.progress import Throughput, progress
 from vae.callbacks.shutdown import GracefulShutdown
 from vae.callbacks.tensorboard import RunLogger, TensorBoardImages, TruncateLogOnResume, keeps_frame
-
-__all__ = [
-    "AtomicCheckpointIO",
-    "BestCheckpoint",
-    "GracefulShutdown",
-    "LastCheckpoint",
-    "ResumeAtEpochStart",
-    "RunLogger",
-    "TensorBoardImages",
-    "Throughput",
-    "TruncateLogOnResume",
-    "best_elbo",
-    "best_epoch",
-    "built_state",
-    "keeps_frame",
-    "progress",
-]

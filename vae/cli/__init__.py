@@ -15,19 +15,3 @@ from vae.cli.evaluation import (
 from vae.cli.output import print_table
 from vae.cli.own_parts import import_parts
 from vae.cli.train import TrainCLI
-
-__all__ = [
-    "TEST_OPTIONS",
-    "Resolution",
-    "TrainCLI",
-    "check_request",
-    "choose_estimator",
-    "draw",
-    "evaluation_trainer",
-    "import_parts",
-    "print_table",
-    "probe_model",
-    "run_command",
-    "report",
-    "user_facing_errors",
-]

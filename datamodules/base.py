@@ -216,6 +216,17 @@ class ImageDataModule(LightningDataModule):
             tuple((code >> 8 * place) & 255 for place in range(self.image_shape[0])) for code in codes.tolist()
         )
 
+    def num_classes(self) -> int:
+        """The number of labels.
+
+        Raises:
+            DataError: the images have none.
+        """
+        self._loaded()
+        if self.classes is None:
+            raise DataError(f"{self.name} has no labels, which a conditional model needs.")
+        return len(self.classes)
+
     def train_dataloader(self) -> DataLoader:
         train, shuffled = self._loaded()["train"], True
         if self.trainer:

@@ -1,6 +1,7 @@
 """Options: chosen by name from a table, where an unknown name is answered with the known ones; or numbers in bounds."""
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
+from inspect import signature
 from numbers import Integral, Real
 from typing import Any
 
@@ -34,6 +35,11 @@ def register(kind: str, name: str, entry: Any, table: MutableMapping[str, Any]) 
 def is_whole(value: Any, least: int = 1) -> bool:
     """Whether a value is a whole number, and at least that; a truth value is none."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def takes(kind: Callable, option: str) -> bool:
+    """Whether a class or function has an argument of that name."""
+    return option in signature(kind).parameters
 
 
 def check_whole(name: str, value: Any, least: int = 1) -> None:

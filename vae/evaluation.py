@@ -3,7 +3,7 @@
 Each returns named columns with one row per image, [B] or [B, Z]. No value depends on the other images of the batch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import torch
@@ -17,6 +17,7 @@ from vae.noise import counter_normal
 EVALUATION_SEED = 1312_6114
 
 Columns = dict[str, Tensor]
+Measure = Callable[[VAE, Tensor, Tensor], Columns]
 Estimator = Callable[[VAE, Tensor, Tensor], marginal.Estimate]
 
 
@@ -24,6 +25,26 @@ def evaluation_noise(index: Tensor, num_samples: int, dim: int) -> Iterator[Tens
     """The noise of images, a function of their numbers [B] and of the sample alone: chunks [k, B, dim]."""
     for samples in torch.arange(num_samples, device=index.device).split(NOISE_CHUNK):
         yield counter_normal(EVALUATION_SEED, index, samples, dim)
+
+
+def by_label(measures: Iterable[Measure], vae: VAE, x: Tensor, index: Tensor, labels: Tensor | None) -> Columns:
+    """The columns of these measures; of a conditional model under that of each label, p(x|y).
+
+    Args:
+        x: images [B, C, H, W].
+        index: their numbers in the split, [B].
+        labels: their labels [B], or None; one at a time, since an estimator may decode for all of its images at once.
+    """
+
+    def measured(vae: VAE, x: Tensor, index: Tensor) -> Columns:
+        return {name: column for measure in measures for name, column in measure(vae, x, index).items()}
+
+    if vae.num_classes is None or labels is None:
+        return measured(vae.given(labels), x, index)
+    groups = [(labels == label).nonzero()[:, 0] for label in labels.unique()]
+    parts = [measured(vae.given(labels[some[0]]), x[some], index[some]) for some in groups]
+    order = torch.cat(groups).argsort()
+    return {name: torch.cat([part[name] for part in parts])[order] for name in parts[0]}
 
 
 @torch.no_grad()
@@ -41,7 +62,7 @@ def evaluate_bound(vae: VAE, x: Tensor, index: Tensor, num_samples: int = 1) -> 
 
 
 @torch.no_grad()
-def evaluate_reconstruction(vae: VAE, x: Tensor) -> Columns:
+def evaluate_reconstruction(vae: VAE, x: Tensor, index: Tensor | None = None) -> Columns:
     """How near the reconstruction at the posterior's mean comes: [B] each.
 
     Returns:

@@ -12,7 +12,15 @@ from torch.optim import Optimizer
 
 from vae.block_training import BlockTraining
 from vae.choices import check_number, check_whole, choose
-from vae.evaluation import Columns, Estimator, evaluate_bound, evaluate_marginal, evaluate_reconstruction
+from vae.evaluation import (
+    Columns,
+    Estimator,
+    Measure,
+    by_label,
+    evaluate_bound,
+    evaluate_marginal,
+    evaluate_reconstruction,
+)
 from vae.loaders import as_block, count_images
 from vae.manual_optimization import check_learning_rate
 from vae.marginal import importance_sampling
@@ -155,7 +163,7 @@ class LitVAE(BlockTraining):
         self, x: Tensor, noise: StepNoise, beta: float, labels: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What training lowers, a mean over images, and what is logged of it, [B] each: nats per image."""
-        found = self.objective(self.vae, x, noise, Options(self.hparams.analytic_kl, beta))
+        found = self.objective(self.vae.given(labels), x, noise, Options(self.hparams.analytic_kl, beta))
         check_values(self.hparams.objective, found, len(x))
         raised, values = found
         return -raised.mean(), {name: value.detach() for name, value in values.items()}
@@ -164,30 +172,36 @@ class LitVAE(BlockTraining):
         if self.hparams.gradient_clip_val is not None:  # here a scaler has unscaled the gradients
             torch.nn.utils.clip_grad_norm_(self.parameters(), self.hparams.gradient_clip_val)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
         """The reconstruction at the posterior's mean: [B, C, H, W] -> [B, C, H, W]; see `VAE.reconstruct`."""
-        return self.vae.reconstruct(x)
+        return self.vae.given(labels).reconstruct(x)
 
     def on_predict_epoch_start(self) -> None:
         self.predict_table.reset()
 
     def predict_step(self, batch: Any, batch_idx: int) -> Columns:
         """Of each image the posterior's `mean` and `scale`, [B, Z], and its `log_marginal`, [B], nats."""
-        images, _, index, _ = as_block(batch, self.vae, self.predict_table)
-        columns = evaluate_bound(self.vae, images, index)
-        self.predict_table.update({"index": index})
-        columns |= evaluate_marginal(self.vae, images, index, self.estimator)
+        columns = self.measure(batch, self.predict_table, evaluate_bound, self.evaluate_marginal)
+        self.predict_table.update({"index": columns["index"]})
         return {name: columns[name] for name in ("mean", "scale", "log_marginal")}
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        images, _, index, _ = as_block(batch, self.vae, self.val_table)
-        self.val_table.update(evaluate_bound(self.vae, images, index, self.hparams.num_samples))
+        self.val_table.update(self.measure(batch, self.val_table, self.evaluate_bound))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        images, _, index, _ = as_block(batch, self.vae, self.test_table)
-        columns = evaluate_bound(self.vae, images, index, self.hparams.num_samples)
-        columns |= evaluate_marginal(self.vae, images, index, self.estimator)
-        self.test_table.update(columns | evaluate_reconstruction(self.vae, images))
+        measures = self.evaluate_bound, self.evaluate_marginal, evaluate_reconstruction
+        self.test_table.update(self.measure(batch, self.test_table, *measures))
+
+    def measure(self, batch: Any, table: ImageTable, *measures: Measure) -> Columns:
+        """The columns of these measures, for the images of a batch of any loader."""
+        images, labels, index, _ = as_block(batch, self.vae, table)
+        return by_label(measures, self.vae, images, index, labels)
+
+    def evaluate_bound(self, vae: VAE, x: Tensor, index: Tensor) -> Columns:
+        return evaluate_bound(vae, x, index, self.hparams.num_samples)
+
+    def evaluate_marginal(self, vae: VAE, x: Tensor, index: Tensor) -> Columns:
+        return evaluate_marginal(vae, x, index, self.estimator)
 
     def on_validation_start(self) -> None:
         if self.trainer.state.fn == "fit":

@@ -3,8 +3,9 @@
 Independent of how a model is trained. All values stay per image, [B], in nats.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from inspect import signature
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
+from itertools import repeat
 from math import log, prod
 from typing import Any, Literal, NamedTuple
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from vae.choices import check_number, check_whole, choose, is_whole, register
+from vae.choices import check_number, check_whole, choose, is_whole, register, takes
 from vae.likelihoods import LIKELIHOODS, DiagonalGaussian, Likelihood, at_least_float32
 from vae.networks import ACTIVATIONS, NETWORKS
 
@@ -20,7 +21,7 @@ NOISE_CHUNK = 128  # samples of each image whose noise is drawn together
 DECODER_CHUNK = 2**19  # parameters of p(x|z) that are computed together: they stay in a CPU's cache
 MAX_BATCH = 2**22  # pixel values of images that are encoded or decoded together; a network keeps several times that
 GPU_DECODER_CHUNK = 2**26  # enough work for a GPU; each temporary tensor of a density takes 256 MB
-PART_OPTIONS = ("activation", "channels", "min_scale", "scale", "learn_scale", "palette")  # of some parts alone
+PART_OPTIONS = ("activation", "channels", "min_scale", "scale", "learn_scale", "palette", "num_classes")
 
 
 class ELBO(NamedTuple):
@@ -33,6 +34,10 @@ class ELBO(NamedTuple):
     def weighted(self, beta: float) -> Tensor:
         """What is trained where the KL has another weight: reconstruction - beta * kl, [B]."""
         return self.reconstruction - beta * self.kl
+
+
+class LabelsNeeded(ValueError):
+    """A conditional model is asked without labels, or with others than one for each input."""
 
 
 class VAE(nn.Module):
@@ -56,6 +61,8 @@ class VAE(nn.Module):
             (Section 5) draws from N(0, 0.01): 0.1 if that is a variance, as in the N(mu, sigma^2) of its other
             sections, 0.01 if it is a standard deviation. It does not say which.
 
+        num_classes: the number of labels y of a conditional model, p(x|y), whose networks get them: see `given`.
+
     In place of a name, `likelihood` may be a class, and `network` two classes or modules: an encoder and a decoder.
 
     Raises:
@@ -78,6 +85,7 @@ class VAE(nn.Module):
         learn_scale: bool = False,
         palette: tuple[tuple[int, ...], ...] | None = None,
         init_std: float | None = None,
+        num_classes: int | None = None,
     ):
         super().__init__()
         self.image_shape = sizes_of("image_shape", image_shape)
@@ -101,11 +109,18 @@ class VAE(nn.Module):
             "scale": scale,
             "learn_scale": learn_scale,
             "palette": palette,
+            "num_classes": num_classes,
         }
         choose("activation", activation, ACTIVATIONS)
         encoder, decoder = choose("network", network, NETWORKS) if isinstance(network, str) else network
         self.encoder = require(build(encoder, hidden_dims=hidden_dims, **options), "out_features")
         self.posterior = DiagonalGaussian(self.encoder.out_features, latent_dim)
+        if num_classes is not None:
+            check_whole("num_classes", num_classes)
+            if not all(isinstance(part, nn.Module) or takes(part, "num_classes") for part in (encoder, decoder)):
+                raise ValueError(f"num_classes: the network {network} takes no labels")
+        self.num_classes = num_classes
+        self.labels: Tensor | None = None  # those that `given` has set
         own_dims = sizes_of("decoder_hidden_dims", decoder_hidden_dims)
         self.decoder = require(build(decoder, hidden_dims=own_dims, **options), "output_layer")
         head = choose("likelihood", likelihood, LIKELIHOODS) if isinstance(likelihood, str) else likelihood
@@ -115,6 +130,46 @@ class VAE(nn.Module):
             for parameter in self.parameters():
                 if parameter.ndim:  # all but a learned scale
                     nn.init.normal_(parameter, std=init_std)
+
+    def given(self, labels: Tensor | None) -> "VAE":
+        """The model of images with these labels: p(x|y) of a conditional model, with the same weights.
+
+        Another model does without labels and is itself.
+
+        Args:
+            labels: whole numbers, [B], one for each image; or [], one for all of them.
+
+        Raises:
+            LabelsNeeded: a conditional model gets none.
+        """
+        if self.num_classes is None:
+            return self
+        if labels is None:
+            raise LabelsNeeded("a conditional model needs the label of each image, got none")
+        conditioned = copy(self)
+        conditioned.labels = labels.to(self.prior_loc.device, torch.long)
+        return conditioned
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether it is a conditional model, and not yet that of given labels."""
+        return self.num_classes is not None and self.labels is None
+
+    def _condition(self, shape: torch.Size) -> tuple[Tensor, ...]:
+        """What networks get beside inputs of that shape: in a conditional model their labels."""
+        if self.num_classes is None:
+            return ()
+        if self.labels is None or self.labels.shape not in ((), shape[-1:]):
+            found = "none" if self.labels is None else list(self.labels.shape)
+            raise LabelsNeeded(f"a conditional model needs vae.given(labels), labels {list(shape[-1:])}, got {found}")
+        return (self.labels.expand(shape).flatten(),)
+
+    def batches(self, inputs: Tensor) -> Iterator[tuple["VAE", Tensor]]:
+        """Images or codes of them, [N, ...], and their model: batches of 1,000 or of MAX_BATCH pixel values."""
+        size = max(1, min(1_000, MAX_BATCH // prod(self.image_shape)))
+        labels = repeat(self.labels) if self.labels is None or not self.labels.ndim else self.labels.split(size)
+        for some, its_labels in zip(inputs.split(size), labels, strict=False):
+            yield (self if its_labels is None else self.given(its_labels)), some
 
     @property
     def prior(self) -> Independent:
@@ -129,7 +184,7 @@ class VAE(nn.Module):
             ValueError: `x` has another shape, or is not of type float32 or float64.
         """
         self.check_images(x)
-        return self.posterior(self.encoder(x.to(self.prior_loc.dtype)))
+        return self.posterior(self.encoder(x.to(self.prior_loc.dtype), *self._condition(x.shape[:1])))
 
     def decode(self, z: Tensor) -> Distribution:
         """p(x|z): latents [..., Z] -> batch_shape [...], event_shape [C, H, W].
@@ -139,7 +194,8 @@ class VAE(nn.Module):
         """
         if not isinstance(z, Tensor) or z.shape[-1:] != (self.latent_dim,):
             raise ValueError(f"latents: expected a tensor [..., {self.latent_dim}], got {shape_of(z)}")
-        features = self.decoder(z.reshape(-1, self.latent_dim).to(self.prior_loc.dtype))
+        inputs = z.reshape(-1, self.latent_dim).to(self.prior_loc.dtype)
+        features = self.decoder(inputs, *self._condition(z.shape[:-1]))
         return self.likelihood(features.reshape(z.shape[:-1] + features.shape[1:]))
 
     def elbo(
@@ -302,11 +358,6 @@ def reparameterize(q_z: Independent, eps: Tensor) -> Tensor:
     return torch.addcmul(mean, scale, eps)
 
 
-def split_batches(inputs: Tensor, image_shape: Sequence[int]) -> tuple[Tensor, ...]:
-    """Images of that shape, or codes of them, [N, ...], in batches of 1,000 or of MAX_BATCH pixel values."""
-    return inputs.split(max(1, min(1_000, MAX_BATCH // prod(image_shape))))
-
-
 def sizes_of(name: str, value: int | Sequence[int]) -> tuple[int, ...]:
     """One size or several, as a tuple.
 
@@ -323,7 +374,7 @@ def build(kind: Callable, **options: Any) -> nn.Module:
     """An object of that kind from those of the options that it takes; a module is there already."""
     if isinstance(kind, nn.Module):
         return kind
-    return kind(**{name: options[name] for name in signature(kind).parameters if name in options})
+    return kind(**{name: value for name, value in options.items() if takes(kind, name)})
 
 
 def unused_options(network: str | None, likelihood: str | None) -> set[str]:
@@ -331,7 +382,7 @@ def unused_options(network: str | None, likelihood: str | None) -> set[str]:
     if network not in NETWORKS or likelihood not in LIKELIHOODS:
         return set()
     parts = (*NETWORKS[network], LIKELIHOODS[likelihood])
-    return set(PART_OPTIONS).difference(*(signature(part).parameters for part in parts))
+    return {option for option in PART_OPTIONS if not any(takes(part, option) for part in parts)}
 
 
 def require(part: nn.Module, attribute: str) -> nn.Module:

@@ -1,7 +1,6 @@
 """The optimiser of a training: chosen by name, with what is right for it, and made for the weights of a model."""
 
 from collections.abc import Iterable
-from inspect import signature
 from typing import Any, Literal, get_args
 
 import torch
@@ -9,7 +8,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.optim import Optimizer
 
-from vae.choices import check_number, choose
+from vae.choices import check_number, choose, takes
 
 OptimizerName = Literal[  # those of torch.optim that take no closure, dense gradients, and biases
     "ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"
@@ -59,8 +58,3 @@ def make_optimizer(
             )
     options: dict[str, Any] = {"weight_decay": decay, "fused": fused}  # decay also where it is 0, no default of all
     return kind(parameters, lr=learning_rate, **{name: options[name] for name in options if takes(kind, name)})
-
-
-def takes(kind: type[Optimizer], option: str) -> bool:
-    """Whether optimisers of that kind have that option."""
-    return option in signature(kind).parameters

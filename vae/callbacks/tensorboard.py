@@ -169,10 +169,11 @@ class TensorBoardImages(Callback):
             png = encode_png(frame, compression_level=1).numpy().tobytes()
             runs.write_atomically(runs.frame_path(Path(trainer.log_dir), epoch), png)
         if self.should_log(trainer):
-            images = trainer.datamodule.images(self.split(trainer), 10).to(lit.device)
-            grids = {"reconstruction": reconstruction_grid(lit.vae, images, 1, 2, MAX_GRID_SIDE)}
+            data, split = trainer.datamodule, self.split(trainer)
+            images, vae = data.images(split, 10).to(lit.device), lit.vae.given(data.labels(split, 10))
+            grids = {"reconstruction": reconstruction_grid(vae, images, 1, 2, MAX_GRID_SIDE)}
             grids |= {"samples": sample_grid(lit.vae, 36, 6, 1, 1, MAX_GRID_SIDE)}
-            if lit.vae.latent_dim <= 2:
+            if lit.vae.latent_dim <= 2 and not lit.vae.needs_labels:
                 grids["learned_manifold"] = frame
             for name, grid in grids.items():
                 trainer.logger.experiment.add_image(f"{VIEW}/{name}", grid, trainer.global_step)
@@ -181,7 +182,7 @@ class TensorBoardImages(Callback):
         writer, data, split = trainer.logger.experiment, trainer.datamodule, self.split(trainer)
         count = max(1, min(MAX_CODES, runs.MAX_VALUES // prod(lit.vae.image_shape)))
         images, labels = data.images(split, count), data.labels(split, count)
-        means, _ = encode_images(lit.vae, images.to(lit.device))
+        means, _ = encode_images(lit.vae.given(labels), images.to(lit.device))
         means = pad(means, (0, max(0, 3 - means.shape[1])))  # the projector shows nothing of fewer dimensions
         names = None if labels is None else [data.classes[label] for label in labels.tolist()]
         with redirect_stdout(StringIO()):  # it warns where a resumed run writes them again

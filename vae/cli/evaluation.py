@@ -130,9 +130,9 @@ def num_probed(data: Any) -> int:
 def probe_model(lit: LitVAE, data: Any, split: str) -> dict[str, float]:
     """The accuracies of `probe_codes`, of a model that was tested on that split."""
     n = num_probed(data)
-    means, _ = encode_images(lit.vae, data.images("train", n).to(lit.vae.prior_loc.device))
-    tested = lit.test_columns
-    return probe_codes(means, data.labels("train", n), tested["mean"], data.labels(split)[tested["index"].long()])
+    labels, tested = data.labels("train", n), lit.test_columns
+    means, _ = encode_images(lit.vae.given(labels), data.images("train", n).to(lit.vae.prior_loc.device))
+    return probe_codes(means, labels, tested["mean"], data.labels(split)[tested["index"].long()])
 
 
 def choose_estimator(
@@ -159,7 +159,8 @@ def choose_estimator(
 def measure_gap(lit: LitVAE) -> float:
     """How far the bounds by annealing are apart on images of the model itself: nats, with twice its standard error."""
     index = torch.arange(SIMULATED_IMAGES, device=lit.vae.prior_loc.device)
-    below, above = bidirectional_bounds(lit.vae, index)
+    vae = lit.vae.given(index % (lit.vae.num_classes or 1))
+    below, above = bidirectional_bounds(vae, index)
     gap = (above - below).mean().clamp(min=0) + 2 * (above - below).std() / len(index) ** 0.5
     return gap.item()
 

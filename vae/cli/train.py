@@ -5,6 +5,7 @@ import os
 import warnings
 from argparse import ArgumentError
 from collections.abc import Mapping
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from traceback import walk_tb
@@ -39,6 +40,7 @@ from vae.cli.messages import unknown_dataset
 from vae.cli.own_parts import ImportOption
 from vae.cli.parser import CommandLineParser, TrainerHelp
 from vae.lit_vae import LitVAE
+from vae.model import unused_options
 
 SEED = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 DEFAULTS = signature(Trainer).parameters
@@ -159,15 +161,17 @@ class TrainCLI(LightningCLI):
         parser.add_argument("--import", action=ImportOption)
         parser.set_defaults({"data": next(iter(self.datasets))})
         parser.link_arguments("data", "model.image_shape", lambda data: data.image_shape, apply_on="instantiate")
-        parser.link_arguments("data", "model.palette", self.palette, apply_on="instantiate")
+        for name in ("palette", "num_classes"):
+            parser.link_arguments("data", f"model.{name}", partial(self.from_data, name), apply_on="instantiate")
         for action in parser._actions + parser._links_group._group_actions:
             if action.dest.startswith("trainer") or action in parser._links_group._group_actions:
                 action.is_hidden = True  # help=SUPPRESS would leave it out of config.yaml as well
         parser.add_argument("--trainer.help", action=TrainerHelp, help="List the options of Lightning's Trainer.")
 
-    def palette(self, data: LightningDataModule) -> tuple[tuple[int, ...], ...] | None:
-        """The colours of the training images, for the one likelihood that asks for them."""
-        return data.palette() if self.config.model.likelihood == "categorical" else None
+    def from_data(self, option: str, data: LightningDataModule) -> Any:
+        """An option of the model that only the images tell, where its network or its likelihood asks for it."""
+        unused = unused_options(self.config.model.network, self.config.model.likelihood)
+        return None if option in unused else getattr(data, option)()
 
     def parse_arguments(self, parser: CommandLineParser, args: ArgsType) -> None:
         """Parse; to resume a run, once more on top of the settings that its checkpoint holds."""

@@ -20,7 +20,7 @@ from vae.colours import label_colours
 from vae.distributions import colours_of
 from vae.likelihoods import MAX_LOG_SCALE, MAX_LOG_VAR, MIN_LOG_SCALE, MIN_LOG_VAR, Likelihood, likelihood_name
 from vae.metrics import is_active
-from vae.model import ELBO, VAE, split_batches
+from vae.model import ELBO, VAE
 from vae.networks import ChannelsFirst
 
 MAX_PAGE_SIZE = 16_000_000  # bytes
@@ -235,7 +235,7 @@ def describe_data(
     """The images with their codes, and the map on which these are drawn."""
     codes, kl, errors, bounds = [], [], [], []
     noise = torch.Generator().manual_seed(0)
-    for some in split_batches(images, vae.image_shape):
+    for _, some in vae.batches(images):
         q_z = vae.encode(some)
         codes.append(q_z.mean)
         kl.append(vae.kl_per_dimension(q_z))

@@ -43,6 +43,7 @@ from vae.figures.reconstructions import (
     samples,
 )
 from vae.figures.training import film_frame, learning_curve, learning_curves, training_film
+from vae.model import LabelsNeeded
 
 __all__ = [
     "CAN_SHOW_SAMPLES",
@@ -124,7 +125,12 @@ def render(
         part: choose("argument of a figure", part, inputs)(*getattr(parameter.annotation, "__metadata__", ()))
         for part, parameter in parameters.items()
     }
-    result = FIGURES[name](**arguments)
+    if {"vae", "images"} <= arguments.keys() and arguments["vae"].needs_labels:
+        arguments["vae"] = arguments["vae"].given(inputs["labels"](len(arguments["images"])))
+    try:
+        result = FIGURES[name](**arguments)
+    except LabelsNeeded as error:
+        raise NotApplicable(f"{name} does not show conditional models, whose images need a label each") from error
     if isinstance(result, str):
         return "html", result.encode()
     absent = {part for part, argument in {"epoch": "vae", "split": "images"}.items() if argument not in parameters}

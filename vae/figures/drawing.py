@@ -18,7 +18,7 @@ from torch.nn.functional import adaptive_avg_pool2d, pad
 from torchvision.utils import make_grid
 
 from vae.colours import COLOURS
-from vae.model import VAE, split_batches
+from vae.model import VAE
 
 DPI = 100
 CAPTION_MARGIN = 30  # pixels below an image, which hold the caption
@@ -87,13 +87,13 @@ def to_cells(images: Tensor, size: tuple[int, int]) -> Tensor:
     return adaptive_avg_pool2d(images.cpu(), size).mul(255).round().byte().expand(-1, 3, -1, -1)
 
 
-def make_cells(vae: VAE, make: Callable[[Tensor], Tensor], inputs: Tensor, size: tuple[int, int]) -> Tensor:
-    """The images that a function makes of codes or images [N, ...], as cells: uint8 [N, 3, height, width].
+def make_cells(vae: VAE, make: Callable[[VAE, Tensor], Tensor], inputs: Tensor, size: tuple[int, int]) -> Tensor:
+    """The images that a model makes of codes or images [N, ...], as cells: uint8 [N, 3, height, width].
 
     They are made in batches: at their own size all of them may not fit into the memory.
     """
-    batches = split_batches(inputs.to(vae.prior_loc.device), vae.image_shape)
-    return torch.cat([to_cells(make(batch), size) for batch in batches])
+    batches = vae.batches(inputs.to(vae.prior_loc.device))
+    return torch.cat([to_cells(make(model, batch), size) for model, batch in batches])
 
 
 def thumbnails(images: Tensor, at_most: int) -> Tensor:

@@ -27,7 +27,7 @@ from vae.figures.drawing import (
     to_cells,
 )
 from vae.metrics import ACTIVE_THRESHOLD, is_active
-from vae.model import VAE, split_batches
+from vae.model import VAE
 
 MAX_NAMES = 25  # classes named in the plane and in one column of a legend
 MAX_LEGEND = 4 * MAX_NAMES
@@ -128,8 +128,9 @@ def traversals(vae: VAE, images: Annotated[Tensor, 2_000]) -> Figure:
     for row, dimension in enumerate(order):
         paths[row, :, dimension] = steps
     title = "Traversals: one latent variable changes, the others stay at the code of the image at the top left"
+    model = vae.given(None if vae.labels is None else vae.labels.flatten()[0])  # of that image's label
     size = cell_size(vae.image_shape, len(order) * len(steps), len(steps))
-    grid = image_grid(make_cells(vae, vae.generate, paths.flatten(0, 1), size), len(steps))
+    grid = image_grid(make_cells(model, VAE.generate, paths.flatten(0, 1), size), len(steps))
     chart = image_figure(grid, title, left=150, top=100)
     (axes,) = chart.axes
     names = [f"{latent_name(dimension)}  {kl[dimension]:.2f} nats" for dimension in order]
@@ -162,7 +163,7 @@ def interpolations(vae: VAE, images: Annotated[Tensor, 10]) -> Figure:
         for way in ways.values():
             path = torch.stack([way(z[one], z[one + 1], step) for step in steps])
             ends = to_cells(images[one : one + 2], size)
-            rows.append(torch.cat([ends[:1], make_cells(vae, vae.generate, path, size), ends[1:]]))
+            rows.append(torch.cat([ends[:1], make_cells(vae, VAE.generate, path, size), ends[1:]]))
     title = "Interpolations between the codes of two images"
     chart = image_figure(image_grid(torch.cat(rows), len(columns)), title, left=90, top=80)
     label_cells(chart.axes[0], rows=[*ways] * pairs, columns=columns)
@@ -207,7 +208,7 @@ def manifold_grid(vae: VAE, steps: Tensor, at_least: int = 48, at_most: int = MA
     size = cell_size(vae.image_shape, len(steps) ** vae.latent_dim, len(steps), at_least, spacing=0, at_most=at_most)
     axes = [steps] if vae.latent_dim == 1 else [steps, steps.flip(0)]  # to the right, and up
     z = torch.stack(torch.meshgrid(*axes, indexing="xy"), dim=-1)  # row, column, Z
-    return image_grid(make_cells(vae, vae.generate, z.view(-1, vae.latent_dim), size), len(steps), spacing=0)
+    return image_grid(make_cells(vae, VAE.generate, z.view(-1, vae.latent_dim), size), len(steps), spacing=0)
 
 
 def latent_steps(grid: str = "quantiles", extent: float = 3.0, grid_size: int = 20) -> Tensor:
@@ -237,7 +238,7 @@ def slerp(one: Tensor, other: Tensor, step: Tensor) -> Tensor:
 
 def encode_images(vae: VAE, images: Tensor) -> tuple[Tensor, Tensor]:
     """The posterior's mean of every image, [N, Z], and the mean KL of every latent variable, [Z], nats."""
-    posteriors = [vae.encode(batch) for batch in split_batches(images, vae.image_shape)]
+    posteriors = [model.encode(batch) for model, batch in vae.batches(images)]
     kl = torch.cat([vae.kl_per_dimension(q_z) for q_z in posteriors])
     return torch.cat([q_z.mean for q_z in posteriors]).cpu(), kl.mean(0).cpu()
 

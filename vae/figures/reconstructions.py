@@ -60,7 +60,7 @@ def reconstruction_by_class(
     cells, names, size = [], [], cell_size(vae.image_shape, 9 * len(shown), 9)
     for label in shown:
         originals = images[labels == label][:3]
-        decoded = vae.reconstruct(originals)
+        decoded = vae.given(labels.new_tensor(label)).reconstruct(originals)
         error = error_colours((originals - decoded).abs().mean(1))
         triples = torch.stack([to_cells(each, size) for each in (originals, decoded, error)], dim=1).flatten(0, 1)
         cells.append(torch.cat([triples, torch.full_like(triples[:1], 255).expand(9 - len(triples), -1, -1, -1)]))
@@ -79,6 +79,8 @@ def samples(
 ) -> Figure:
     """Decoded draws z from p(z), the same each time: the image of p(x|z), or a sample x from it.
 
+    Of a conditional model, p(x|z, y), each row has a label y.
+
     Args:
         vae: the model.
         num_samples: How many samples there are.
@@ -87,7 +89,8 @@ def samples(
     """
     mean = "mean" if isinstance(vae.likelihood, MeanLikelihood) else "mode"
     shown = "with one sample from p(x|z)" if sample_pixels else f"shown as the {mean} of p(x|z)"
-    title = f"{num_samples} draws of z from the prior, each {shown}"
+    rows = ", a label in each row" if vae.needs_labels else ""
+    title = f"{num_samples} draws of z from the prior{rows}, each {shown}"
     return image_figure(sample_grid(vae, num_samples, grid_width, sample_pixels=sample_pixels), title)
 
 
@@ -97,7 +100,7 @@ def reconstruction_grid(
 ) -> Tensor:
     """Pairs of original and reconstruction, five in a row, with so many pixels between pairs: uint8 [3, H, W]."""
     size = cell_size(vae.image_shape, 2 * len(images), min(10, 2 * len(images)), at_least, spacing, at_most)
-    originals, decoded = to_cells(images, size), make_cells(vae, vae.reconstruct, images, size)
+    originals, decoded = to_cells(images, size), make_cells(vae, VAE.reconstruct, images, size)
     pairs = torch.cat([pad(originals, (0, spacing // 6), value=255), decoded], dim=-1)
     return image_grid(pairs, 5, spacing)
 
@@ -112,10 +115,12 @@ def sample_grid(
     at_most: int = MAX_GRID_SIDE,
     sample_pixels: bool = False,
 ) -> Tensor:
-    """Decoded draws from p(z), the same each time: uint8 [3, H, W]."""
+    """Decoded draws from p(z), the same each time: uint8 [3, H, W]. Of a conditional model each row has a label."""
     z = torch.randn(num_samples, vae.latent_dim, generator=torch.Generator().manual_seed(0))
     size = cell_size(vae.image_shape, num_samples, grid_width, at_least, spacing, at_most)
-    make = (lambda z: vae.decode(z).sample().clamp(0, 1)) if sample_pixels else vae.generate
+    make = (lambda model, z: model.decode(z).sample().clamp(0, 1)) if sample_pixels else VAE.generate
+    if vae.needs_labels:
+        vae = vae.given(torch.arange(num_samples) // grid_width % vae.num_classes)
     with torch.random.fork_rng():  # torch's distributions draw from the global generator
         torch.manual_seed(0)
         cells = make_cells(vae, make, z, size)

@@ -138,6 +138,6 @@ def training_film(frames: Mapping[int, Tensor]) -> list[Figure]:
 
 def film_frame(vae: VAE) -> Tensor:
     """What a film shows of one epoch: the manifold where it can be drawn, else samples; uint8 [3, H, W]."""
-    if vae.latent_dim <= 2:
+    if vae.latent_dim <= 2 and not vae.needs_labels:
         return manifold_grid(vae, latent_steps(grid_size=10), at_least=1, at_most=MAX_FRAME_SIDE)
     return sample_grid(vae, 64, 8, at_least=1, spacing=1, at_most=MAX_FRAME_SIDE)

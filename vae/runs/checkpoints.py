@@ -11,8 +11,11 @@ import torch
 from jsonargparse import ArgumentParser
 
 from vae.choices import UnknownName, choose
+from vae.likelihoods import LIKELIHOODS
 from vae.lit_vae import LitVAE
 from vae.model import unused_options
+from vae.networks import NETWORKS
+from vae.objectives import OBJECTIVES
 from vae.runs.folders import RunError
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what a terminal may take for a command
@@ -87,6 +90,9 @@ def check_settings(checkpoint: Mapping[str, Any], datasets: Mapping[str, type]) 
     if not is_plain([settings, checkpoint.get("versions")]):
         raise ValueError("settings that are no plain values, or have control characters in a text")
     kind = choose("data set", settings["data"]["name"], datasets)
+    for part, table in (("network", NETWORKS), ("likelihood", LIKELIHOODS), ("objective", OBJECTIVES)):
+        if part in settings["model"]:
+            choose(part, settings["model"][part], table)
     model, data = parse_options(LitVAE, settings["model"]), parse_options(kind, settings["data"]["options"])
     if any(type(checkpoint.get(name, 0)) is not int for name in ("epoch", "global_step")):
         raise ValueError("global_step or epoch is no whole number")
@@ -244,6 +250,7 @@ def describe(ckpt_path: Path, datasets: Mapping[str, type]) -> dict[str, str]:
     lit, data = rebuild(checkpoint, ckpt_path, datasets)
     model, its_data = dict(lit.hparams), dict(data.hparams)
     palette, shape = model.pop("palette", None), model.pop("image_shape")  # which the data tells
+    model.pop("num_classes", None)
     seeds = dict.fromkeys([model.pop("seed"), its_data.pop("seed")])
     name = its_data["dataset"]
     kind = its_data.pop("data_module", None) or its_data.pop("dataset")

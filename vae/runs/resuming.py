@@ -10,7 +10,7 @@ from vae.runs.folders import RunError, best_checkpoint, find_checkpoint, last_ch
 
 MAY_NAME_CODE = ("callbacks", "logger", "plugins", "profiler")  # options of the Trainer
 WORD = re.compile(r"[\w:,-]*")  # a text that imports nothing: what is imported has a dot
-FROM_DATA = ("image_shape", "palette")  # options of the model that the data gives
+FROM_DATA = ("image_shape", "palette", "num_classes")  # options of the model that the data gives
 
 
 class SettingsLeftOut(UserWarning):

@@ -46,7 +46,7 @@ def test_a_terminal_gets_a_bar(script, monkeypatch):
     drawn = terminal.getvalue()
     assert "Epoch 1 of 2: 100%" in drawn  # counted as the messages count them
     assert "Epoch 2 of 2: 100%" in drawn
-    assert re.search(r"\d:\d\d:\d\d left\]", drawn)
+    assert re.search(r"left=\d:\d\d:\d\d\]", drawn)
     assert "Epoch 0" not in drawn
     assert "v_num" not in drawn
     values = re.findall(r"val/elbo=(\S+?)[,\]]", drawn)
@@ -62,9 +62,9 @@ def test_the_time_left_is_that_of_the_limit_that_comes_first():
     bar.started = bar.started[0] - 60, 0.1  # a minute ago
     assert bar.time_left(trainer, lit) == ""
     lit.progress = 0.3
-    assert bar.time_left(trainer, lit) == "0:03:30 left"
+    assert bar.time_left(trainer, lit) == "0:03:30"
     trainer.callbacks = [timer, Timer()]
-    assert bar.time_left(trainer, lit) == "0:00:30 left"
+    assert bar.time_left(trainer, lit) == "0:00:30"
 
 
 @pytest.mark.parametrize("bar", [LogProgress, TerminalProgress])

@@ -110,11 +110,7 @@ def test_tensorboard_compares_runs_by_hyper_parameters_and_results(events):
     assert hparams["learning_rate"].number_value == 1e-3
     assert hparams["hidden_dims"].string_value == "16"
     assert hparams["data.dataset"].string_value == "Digits"
-    experiment = HParamsPluginData.FromString(content["_hparams_/experiment"]).experiment
-    first = {info.name for info in experiment.hparam_infos if info.differs}
-    assert first == {"data.dataset", "hidden_dims", "latent_dim", "likelihood", "objective"}
-    names = {(metric.name.group, metric.name.tag) for metric in experiment.metric_infos}
-    assert names == {("", f"workings/{name}") for name in ("best_val_elbo", "test_elbo", "test_log_marginal")}
+    assert [*content] == ["_hparams_/session_start_info"]  # what differs, and the values, TensorBoard then finds
 
 
 @pytest.mark.parametrize(("epochs", "kept"), [(32, 32), (64, 32 + 16), (65, 48), (128, 32 + 16 + 16), (136, 65)])

@@ -93,7 +93,7 @@ WRONG = [
         "data_dir: there is no folder .*nowhere; expected the folder of your images",
     ),
     ("train.py --config nowhere.yaml", 2, "nowhere.yaml"),
-    ("train.py --ckpt_path last", 1, "(?s)There is no checkpoint in lightning_logs.*Train a model first"),
+    ("train.py --ckpt_path last", 1, r"(?s)There is no last\.ckpt in lightning_logs.*Train a model first"),
     ("train.py --ckpt_path nowhere.ckpt", 1, "There is no checkpoint 'nowhere.ckpt'"),
     (
         "train.py",
@@ -107,7 +107,7 @@ WRONG = [
     ),
     ("train.py --trainer.accumulate_grad_batches 0", 2, "accumulate_grad_batches: expected a whole number of at least"),
     ("train.py --trainer.check_val_every_n_epoch 0", 2, "check_val_every_n_epoch: expected a whole number of at least"),
-    ("test.py", 1, "(?s)There is no checkpoint in lightning_logs.*Train a model first, python3 train.py"),
+    ("test.py", 1, "(?s)There is no checkpoint in lightning_logs.*Train a model first: python3 train.py"),
     ("test.py --ckpt_path nowhere.ckpt", 1, "There is no checkpoint 'nowhere.ckpt': name one that exists"),
     ("test.py --split train", 2, "--split: expected one of test, val, got train"),
     ("test.py --samples 5", 2, "unknown option --samples\nNearest: --num_samples"),

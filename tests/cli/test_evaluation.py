@@ -95,7 +95,8 @@ def test_runs_are_compared_without_their_data(script, tiny_punks):
         "visualization_imgs/punks_samples_latent_variables=2.png",
     ]
     lost = script("visualizations.py", "--figures", "learning_curves", "--runs", "one", "three")
-    assert (lost.status, lost.err.splitlines()[0]) == (1, "error: There is no checkpoint in lightning_logs/three.")
+    assert lost.status == 1
+    assert lost.err.startswith("error: There is no checkpoint in lightning_logs/three: name one that exists")
 
 
 def test_nothing_drawn_is_an_error(script):
@@ -261,18 +262,12 @@ def test_codes_without_labels(script, tiny_punks):
     assert (probed.status, probed.out, probed.err) == (1, "", expected)
 
 
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [
-        ("nowhere/a.npz", "nowhere/a.npz: nowhere is no folder that can be written to. Make it, or name another one."),
-        ("folder.npz", "folder.npz exists and is no file: name another one"),
-        ("best.ckpt", "best.ckpt: expected a file name that ends in .npz, such as codes.npz"),
-    ],
-)
-def test_codes_that_have_no_place(script, run_folder, path, message):
+@pytest.mark.parametrize("path", ["nowhere/a.npz", "folder.npz", "best.ckpt"])
+def test_codes_that_have_no_place(script, run_folder, path):
     Path("folder.npz").mkdir()
     outcome = script("test.py", "--save", path)
-    assert (outcome.status, outcome.out, outcome.err) == (1, "", f"error: {message}\n")
+    expected = f"error: {path}: expected a file that ends in .npz, in a folder that can be written to\n"
+    assert (outcome.status, outcome.out, outcome.err) == (1, "", expected)
 
 
 def test_the_estimator_of_log_p_x_is_chosen(script, run_folder, monkeypatch):

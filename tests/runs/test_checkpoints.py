@@ -130,12 +130,3 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left .*/new/file"):
         runs.write_atomically(tmp_path / "new" / "file", b"second")
     assert [path.read_bytes() for path in (tmp_path / "new").iterdir()] == [b"first"]
-
-
-@pytest.mark.parametrize("name", ["test.py", "visualizations.py"])
-@pytest.mark.parametrize("content", [b"no checkpoint", b""])
-def test_a_checkpoint_that_is_none(script, tmp_path, name, content):
-    (tmp_path / "broken.ckpt").write_bytes(content)
-    outcome = script(name, "--ckpt_path", "broken.ckpt")
-    assert outcome.status == 1
-    assert outcome.err == "error: broken.ckpt cannot be read as a checkpoint: it is truncated, or something else.\n"

@@ -113,7 +113,7 @@ def test_killed_is_as_never_killed(moments, in_epochs, at_files, tiny_mnist, tra
 
     monkeypatch.chdir(tmp_path / "killed")
     assert trained(options, ("step", 4)) < STEPS
-    with pytest.raises(runs.RunError, match="There is no checkpoint in lightning_logs/run"):
+    with pytest.raises(runs.RunError, match=r"There is no last\.ckpt in lightning_logs/run"):
         runs.checkpoint_to_resume("last", "run", DATASETS)  # before the end of the first epoch
     (tmp_path / "killed" / "lightning_logs" / "run").rename(tmp_path / "given up")
 

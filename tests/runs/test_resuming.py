@@ -17,31 +17,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from vae import VAE, LitVAE, runs
 
 
-def test_resuming_goes_on_in_the_same_folder_to_the_same_weights(script, tmp_path):
-    script("train.py", *DIGITS, "--trainer.max_epochs", 3, "--run_name", "whole")
-    script("train.py", *DIGITS, "--trainer.max_epochs", 2, "--run_name", "parts")
-    resumed = script("train.py", "--ckpt_path", "last", "--run_name", "parts", "--trainer.max_epochs", 3)
-    assert resumed.status == 0
-    assert "lightning_logs/parts" in resumed.out
-    weights = [
-        torch.load(f"lightning_logs/{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
-        for name in ("whole", "parts")
-    ]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    assert sorted(path.name for path in (tmp_path / "lightning_logs").iterdir()) == ["parts", "whole"]
-    names = sorted(path.name for path in (tmp_path / "lightning_logs" / "parts" / "checkpoints").iterdir())
-    assert names == ["best.ckpt", "last.ckpt"]
-
-
-def test_resuming_from_a_truncated_checkpoint(script, run_folder):
-    last = run_folder / "checkpoints" / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:5000])
-    outcome = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 3)
-    assert outcome.status == 1
-    assert "last.ckpt cannot be read as a checkpoint" in outcome.err
-    assert last.stat().st_size == 5000
-
-
 def test_a_refused_resume_changes_nothing(script, run_folder):
     before = {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()}
     for option, value, begun in (

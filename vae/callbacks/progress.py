@@ -3,6 +3,7 @@
 import sys
 import time
 from datetime import timedelta
+from math import inf
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ SECONDS_BETWEEN_LINES = 10
 
 
 class TrainingProgress(ProgressBar):
-    """How far a training is, and how long it still takes at its speed since it was started or resumed."""
+    """How far a training is: values, and how long it still takes at its speed since it was started or resumed."""
 
     def on_train_start(self, trainer: Trainer, lit: LightningModule) -> None:
         super().on_train_start(trainer, lit)
@@ -27,7 +28,11 @@ class TrainingProgress(ProgressBar):
         estimate = (1 - lit.progress) * (time.perf_counter() - start) / (lit.progress - before)
         limits = [each.time_remaining() for each in trainer.callbacks if isinstance(each, Timer)]
         left = min([estimate, *(limit for limit in limits if limit is not None)])
-        return f"{timedelta(seconds=round(max(0, left)))} left"
+        return str(timedelta(seconds=round(max(0, left))))
+
+    def get_metrics(self, trainer: Trainer, lit: LightningModule) -> dict[str, str]:
+        metrics = super().get_metrics(trainer, lit)
+        return {name: f"{value:.2f}" for name, value in metrics.items() if name != "v_num"}
 
     @staticmethod
     def describe_epoch(trainer: Trainer) -> str:
@@ -36,31 +41,20 @@ class TrainingProgress(ProgressBar):
 
 
 class TerminalProgress(TrainingProgress, TQDMProgressBar):
-    """Lightning's progress bar, which counts training images; epochs are counted from 1, values have two decimals.
+    """Lightning's progress bar; it counts blocks of training steps.
 
     Not the one by Rich: its thread, which draws while the model computes, costs a tenth of the training.
     """
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
-        bar, loader = self.train_progress_bar, trainer.train_dataloader
-        bar.unit, bar.unit_scale, self.images = " images", True, 0
-        bar.reset(round(len(loader.dataset) * trainer.num_training_batches / len(loader)))
-        bar.initial = 0
+        bar, blocks = self.train_progress_bar, self.total_train_batches
+        bar.reset(blocks if blocks < inf else None)
+        bar.initial, bar.unit = 0, " blocks"
         bar.set_description(self.describe_epoch(trainer))
 
-    def on_train_batch_end(
-        self, trainer: Trainer, lit: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.images += len(batch.index) * trainer.world_size
-        block = batch_idx + 1
-        if self._should_update(block, trainer.num_training_batches) and not self.train_progress_bar.disable:
-            self.train_progress_bar.n = self.images
-            values = ", ".join(f"{name}={value}" for name, value in self.get_metrics(trainer, lit).items())
-            self.train_progress_bar.set_postfix_str(", ".join(filter(None, (values, self.time_left(trainer, lit)))))
-
     def get_metrics(self, trainer: Trainer, lit: LightningModule) -> dict[str, str]:
-        metrics = super().get_metrics(trainer, lit)
-        return {name: f"{value:.2f}" for name, value in metrics.items() if name != "v_num"}
+        left = self.time_left(trainer, lit)
+        return super().get_metrics(trainer, lit) | ({"left": left} if left else {})
 
 
 class LogProgress(TrainingProgress):
@@ -74,18 +68,17 @@ class LogProgress(TrainingProgress):
     def enable(self) -> None:
         self.is_enabled = True
 
-    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
-        self.start = time.perf_counter()
-
     def on_train_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
         steps = lit.validated_step - (trainer.global_step - lit.epoch_steps)  # of this epoch, before its validation
-        stale = ("v_num",) if steps > 0 else ("v_num", "val/elbo")
-        when = "" if lit.is_validated else f" after {steps} of {lit.epoch_steps} steps"
-        values = {name: value for name, value in self.get_metrics(trainer, lit).items() if name not in stale}
-        shown = [f"{name} {value:.2f}{when * (name == 'val/elbo')}" for name, value in values.items()]
-        shown.append(f"{time.perf_counter() - self.start:.1f} s")
+        values = self.get_metrics(trainer, lit)
+        if steps <= 0:
+            values.pop("val/elbo", None)
+        elif not lit.is_validated:
+            values["val/elbo"] += f" after {steps} of {lit.epoch_steps} steps"
+        shown = [f"{name} {value}" for name, value in values.items()]
+        shown.append(f"{trainer.callback_metrics['epoch_seconds']:.1f} s")
         shown.append(f"{trainer.callback_metrics['images_per_second']:,.0f} images/s")
-        shown += filter(None, [self.time_left(trainer, lit)])
+        shown += [f"{left} left"] if (left := self.time_left(trainer, lit)) else []
         if self.is_enabled:  # the Trainer disables it on all processes but the first
             print(f"{self.describe_epoch(trainer)}: {', '.join(shown)}", flush=True)
 

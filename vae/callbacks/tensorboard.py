@@ -1,9 +1,10 @@
-"""TensorBoard: the run's logger, the images and histograms of a training, and a log that stays exact over a resume."""
+"""TensorBoard: the run's logger, and the images and histograms of a training."""
 
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
+from functools import cached_property
 from io import StringIO
 from math import prod
 from pathlib import Path
@@ -25,10 +26,8 @@ from vae.metrics import BOUND
 from vae.objectives import is_bound
 
 MAX_CODES = 2_000  # in the projector, which moves no more of them smoothly
-TABULATED = ("data.dataset", "hidden_dims", "latent_dim", "likelihood", "objective")
 MAX_THUMBNAIL_SIDE = 64  # pixels of an image in the projector: a sprite of MAX_CODES has 2,880, TensorBoard takes 8,192
 MAX_GRID_SIDE = 2_000  # pixels of a grid of images
-VIEW = "view"  # the group of images and histograms, which TensorBoard shows after those of train and val
 BANDS = "validation (line) and training (the other edge of the band), nats per image"
 LINES = "training, nats per image"
 
@@ -47,17 +46,17 @@ class RunLogger(TensorBoardLogger):
         super().__init__(resumed.parent if resumed else runs.ROOT, name="", default_hp_metric=False)
         self.run_name, self.resumed = run_name, resumed
         self.lock: FileLock | None = None
-        self._version: str | None = None
+
+    @cached_property
+    def folder(self) -> Path:
+        """The run's folder: made and locked when it is first asked for."""
+        folder = self.resumed or runs.new_run(self.run_name)
+        self.lock = runs.lock_run(folder)
+        return folder
 
     @property
     def version(self) -> str:
-        if rank_zero_only.rank:
-            return ""  # the Trainer broadcasts the folder of the first process
-        if self._version is None:
-            run = self.resumed or runs.new_run(self.run_name)
-            self.lock = runs.lock_run(run)
-            self._version = run.name
-        return self._version
+        return "" if rank_zero_only.rank else self.folder.name  # the Trainer broadcasts that of the first process
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -68,8 +67,8 @@ class RunLogger(TensorBoardLogger):
     @rank_zero_only
     def discard(self) -> None:
         """Remove the folder of a new run, if it was made."""
-        if self._version is not None and not self.resumed:
-            runs.discard_run(Path(self.log_dir))
+        if self.lock and not self.resumed:
+            runs.discard_run(self.folder)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -77,58 +76,12 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_hparams(self, hparams: Mapping[str, Any]) -> None:
-        """Log the run's line of the HParams tab: its settings, best validation ELBO and what `test.py` finds.
+        """Log the run's line of the HParams tab, which finds by itself what differs, and the values of the curves."""
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb  # a second
 
-        TensorBoardLogger.log_hyperparams needs the values of the metrics, which a run has at its end, if it comes to
-        one; and it cannot say which settings the table shows first.
-        """
-        from tensorboard.plugins.hparams import summary_v2 as hp
-        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-
-        # The tab prints a number with five digits, 2.0000, so a whole one is logged as text.
+        # The tab shows a number with five digits, 2.0000, so a whole one is logged as text.
         values = {name: value if isinstance(value, bool | float) else as_text(value) for name, value in hparams.items()}
-        metrics = [
-            hp.Metric(runs.scalar_tag("best_val_elbo"), display_name="best validation ELBO"),
-            hp.Metric(runs.scalar_tag("test_elbo"), display_name="test ELBO"),
-            hp.Metric(runs.scalar_tag("test_log_marginal"), display_name="test log p(x)"),
-        ]
-        config = hp.hparams_config_pb([hp.HParam(name) for name in values], metrics)
-        content = HParamsPluginData.FromString(config.value[0].metadata.plugin_data.content)
-        for info in content.experiment.hparam_infos:
-            info.differs = info.name in TABULATED  # the table shows the first five that do
-        config.value[0].metadata.plugin_data.content = content.SerializeToString()
-        writer = self.experiment._get_file_writer()
-        writer.add_summary(config)
-        writer.add_summary(hp.hparams_pb(values, trial_id=self.version))
-
-
-class TruncateLogOnResume(Callback):
-    """Makes the log of an interrupted and resumed run that of an uninterrupted one.
-
-    A checkpoint has the sizes that the event files had when it was written. On resume, what was logged after it is cut
-    off, and the film's frames of later epochs are removed.
-    """
-
-    def __init__(self):
-        self.sizes: dict[str, int] | None = None
-
-    def on_save_checkpoint(self, trainer: Trainer, lit: LightningModule, checkpoint: dict[str, Any]) -> None:
-        run = trainer.log_dir  # which all processes must ask for
-        if run and trainer.is_global_zero:
-            trainer.logger.experiment.flush()
-            checkpoint["log"] = runs.event_file_sizes(Path(run))
-
-    def on_load_checkpoint(self, trainer: Trainer, lit: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self.sizes = checkpoint.get("log")
-
-    def on_train_start(self, trainer: Trainer, lit: LightningModule) -> None:
-        if self.sizes is not None and trainer.is_global_zero:
-            run = Path(trainer.logger.log_dir)
-            runs.truncate_event_files(run, self.sizes)
-            runs.remove_later_frames(run, trainer.current_epoch)
-        self.sizes = None
-
-    on_fit_end = on_train_start  # of a run that was at its end already
+        self.experiment._get_file_writer().add_summary(hparams_pb(values, trial_id=self.version))
 
 
 class TensorBoardImages(Callback):
@@ -155,8 +108,8 @@ class TensorBoardImages(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
         if self.should_log(trainer):
             writer, columns = trainer.logger.experiment, lit.val_table.columns()
-            writer.add_histogram(f"{VIEW}/kl_per_dimension", columns["kl_per_dimension"].mean(0), trainer.global_step)
-            writer.add_histogram(f"{VIEW}/posterior_means", columns["mean"][:MAX_CODES], trainer.global_step)
+            writer.add_histogram("view/kl_per_dimension", columns["kl_per_dimension"].mean(0), trainer.global_step)
+            writer.add_histogram("view/posterior_means", columns["mean"][:MAX_CODES], trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, lit: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
@@ -176,7 +129,7 @@ class TensorBoardImages(Callback):
             if lit.vae.latent_dim <= 2 and not lit.vae.needs_labels:
                 grids["learned_manifold"] = frame
             for name, grid in grids.items():
-                trainer.logger.experiment.add_image(f"{VIEW}/{name}", grid, trainer.global_step)
+                trainer.logger.experiment.add_image(f"view/{name}", grid, trainer.global_step)
 
     def on_fit_end(self, trainer: Trainer, lit: LightningModule) -> None:
         writer, data, split = trainer.logger.experiment, trainer.datamodule, self.split(trainer)

@@ -25,13 +25,12 @@ from vae import runs
 from vae.callbacks import (
     AtomicCheckpointIO,
     BestCheckpoint,
+    ExactResume,
     GracefulShutdown,
     LastCheckpoint,
-    ResumeAtEpochStart,
     RunLogger,
     TensorBoardImages,
     Throughput,
-    TruncateLogOnResume,
     built_state,
     progress,
 )
@@ -257,7 +256,7 @@ class TrainCLI(LightningCLI):
     def instantiate_trainer(self) -> Trainer:
         options = self.config_init.trainer
         own = options.callbacks if isinstance(options.callbacks, list) else [options.callbacks]
-        callbacks = [ResumeAtEpochStart(), GracefulShutdown(), TruncateLogOnResume(), Throughput(), TensorBoardImages()]
+        callbacks = [ExactResume(), GracefulShutdown(), Throughput(), TensorBoardImages()]
         if options.enable_checkpointing is not False:
             callbacks += [BestCheckpoint(), LastCheckpoint()]
         if options.enable_progress_bar is not False and not any(isinstance(each, Progress) for each in own):

@@ -1,6 +1,15 @@
 """Run folders in lightning_logs/: made, found, read safely, resumed, and what is written into them."""
 
-from vae.runs.checkpoints import as_untrusted, describe, init_weights, load_run, read_best_score, read_checkpoint
+from vae.runs.checkpoints import (
+    FROM_DATA,
+    as_count,
+    as_untrusted,
+    best_score,
+    describe,
+    init_weights,
+    load_run,
+    read_checkpoint,
+)
 from vae.runs.folders import (
     ROOT,
     Interrupted,
@@ -14,7 +23,6 @@ from vae.runs.folders import (
     last_checkpoint,
     lock_run,
     new_run,
-    newest_run,
     run_folder,
     run_of,
     write_atomically,
@@ -30,11 +38,9 @@ from vae.runs.logs import (
 )
 from vae.runs.results import MAX_VALUES, check_file_name, figure_inputs, metrics_path, save_codes, save_test_metrics
 from vae.runs.resuming import (
-    FROM_DATA,
     SettingsLeftOut,
     check_whole_epoch,
     checkpoint_to_resume,
     how_to_resume,
     settings_to_save,
 )
-from vae.runs.training_state import checked_optimizer_states

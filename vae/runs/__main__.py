@@ -8,7 +8,7 @@ import argparse
 import csv
 import json
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from math import isfinite
 from pathlib import Path
 from statistics import mean, stdev
@@ -18,10 +18,8 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from vae.cli import print_table, user_facing_errors
-from vae.model import unused_options
-from vae.runs.checkpoints import CONTROL, best_score, read_checkpoint, settings_of
+from vae.runs.checkpoints import CONTROL, as_untrusted, best_score, options_of, read_checkpoint, settings_of
 from vae.runs.folders import ROOT, RunError, checkpoints_of, places
-from vae.runs.resuming import FROM_DATA
 
 VALUES = {"epochs": 0, "best val ELBO": 2, "test ELBO": 2, "test log p(x)": 2}  # and their digits
 WITHOUT_EFFECT = ("steps_per_block", "enable_progress_bar", "enable_model_summary", "log_every_n_steps")
@@ -33,15 +31,9 @@ def read_run(run: Path) -> tuple[dict[str, Any], dict[str, float]]:
     Raises:
         RunError: one of its files is damaged, or the folder is not one of this project's runs.
     """
-    try:
-        checkpoint, path = read_checkpoint(checkpoints_of(run)[0]), run / "test_metrics.json"
-        settings = settings_of(checkpoint)
-        model, data = dict(settings["model"]), dict(settings["data"]["options"])
-        flat = {"data": settings["data"]["name"], "seed": model.pop("seed", None)}
-        unused = unused_options(model.get("network"), model.get("likelihood"))
-        left_out = {*unused, *WITHOUT_EFFECT, *FROM_DATA, "seed"}
-        for group, part in {"data": data, "model": model, "trainer": settings["trainer"]}.items():
-            flat |= {f"{group}.{name}": value for name, value in part.items() if name not in left_out}
+    checkpoint, path = read_checkpoint(checkpoints_of(run)[0]), run / "test_metrics.json"
+    with as_untrusted(run):
+        settings = options_of(settings_of(checkpoint))
         tested = json.loads(path.read_text()) if path.exists() else {}
         values = {
             "epochs": checkpoint["epoch"] + checkpoint.get("whole_epoch", True),
@@ -52,24 +44,17 @@ def read_run(run: Path) -> tuple[dict[str, Any], dict[str, float]]:
         numbers = {name: float(value) for name, value in values.items() if value is not None}
         if not all(map(isfinite, numbers.values())):
             raise ValueError("a value is not finite")
-    except RunError:
-        raise
-    except Exception as error:  # whatever the contents of a damaged file lead to
-        raise RunError(f"{run} is not a run that this project's train.py wrote, or is damaged.") from error
-    return flat | {"init_from": settings.get("init_from") or ""}, numbers
+    kept = {name: value for name, value in settings.items() if name.rpartition(".")[2] not in WITHOUT_EFFECT}
+    return kept, numbers
 
 
 class Row(NamedTuple):
-    """Runs whose settings differ in the seed alone: their names, their settings, the seeds, and each run's values."""
+    """Runs whose settings differ in the seed alone: their settings, names and seeds, and the values that they have."""
 
-    runs: list[str]
     settings: dict[str, Any]
+    runs: list[str]
     seeds: list[Any]
-    values: list[dict[str, float]]
-
-    def found(self, name: str) -> list[float]:
-        """The values of that name that there are."""
-        return [values[name] for values in self.values if name in values]
+    values: dict[str, list[float]]
 
 
 def rows(folders: list[Path]) -> list[Row]:
@@ -82,14 +67,15 @@ def rows(folders: list[Path]) -> list[Row]:
         except RunError as error:
             print(f"left out: {CONTROL.sub('?', str(error))}", file=sys.stderr)
             continue
-        name = str(folder) if len({folder.parent for folder in folders}) > 1 else folder.name
         again = json.dumps(settings, default=str)
-        seed = settings.pop("seed")
-        row = found.setdefault((json.dumps(settings, default=str), seen[again]), Row([], settings, [], []))
+        seed = settings.pop("seed_everything")
+        key = json.dumps(settings, default=str), seen[again]
+        row = found.setdefault(key, Row(settings, [], [], defaultdict(list)))
         seen[again] += 1
-        row.runs.append(name)
+        row.runs.append(str(folder) if len({folder.parent for folder in folders}) > 1 else folder.name)
         row.seeds.append(seed)
-        row.values.append(values)
+        for name, value in values.items():
+            row.values[name].append(value)
     return [*found.values()]
 
 
@@ -105,7 +91,7 @@ def differing(table: list[Row]) -> list[str]:
 
 def summary(row: Row, name: str) -> str:
     """The mean of the values, and their standard deviation if there are several; how many there are, if not all."""
-    found, digits = row.found(name), VALUES[name]
+    found, digits = row.values[name], VALUES[name]
     if not found:
         return ""
     spread = f" ± {stdev(found):.{digits}f}" if len(found) > 1 else ""
@@ -113,14 +99,15 @@ def summary(row: Row, name: str) -> str:
     return f"{mean(found):.{digits}f}{spread}{share}"
 
 
-def statistics(row: Row, name: str) -> dict[str, float | str]:
-    """Mean, standard deviation and number of the values, in columns of numbers; empty where there is none."""
-    found = row.found(name)
-    return {
-        f"{name} mean": mean(found) if found else "",
-        f"{name} sd": stdev(found) if len(found) > 1 else "",
-        f"{name} n": len(found),
-    }
+def statistics(row: Row) -> dict[str, float | str]:
+    """Mean, standard deviation and number of each value, in columns of numbers; empty where there is none."""
+    columns: dict[str, float | str] = {}
+    for name in VALUES:
+        found = row.values[name]
+        columns[f"{name} mean"] = mean(found) if found else ""
+        columns[f"{name} sd"] = stdev(found) if len(found) > 1 else ""
+        columns[f"{name} n"] = len(found)
+    return columns
 
 
 def find_runs(name: str) -> list[Path]:
@@ -128,16 +115,13 @@ def find_runs(name: str) -> list[Path]:
 
     A name that exists, and has runs, is not taken for a pattern.
     """
-    named = places(name)
-    matches = [place for path in named for place in sorted(path.parent.glob(path.name))]
-    found = ([run for place in those for run in runs_in(place)] for those in ([named[0]], [named[1]], matches))
-    return next(filter(None, found), [])
-
-
-def runs_in(folder: Path) -> list[Path]:
-    """A folder that is a run with a checkpoint, or the runs in it."""
-    is_run = any(folder.glob("checkpoints/*.ckpt")) or not folder.is_dir()
-    return [run for run in ([folder] if is_run else sorted(folder.iterdir())) if checkpoints_of(run)]
+    first, second = places(name)
+    matches = [place for path in (first, second) for place in sorted(path.parent.glob(path.name))]
+    for folders in ([first], [second], matches):
+        groups = [[each] if any(each.glob("checkpoints/*.ckpt")) else sorted(each.glob("*/")) for each in folders]
+        if found := [run for group in groups for run in group if checkpoints_of(run)]:
+            return found
+    return []
 
 
 def main() -> None:
@@ -161,12 +145,9 @@ def main() -> None:
     ]
     cells = [{name: CONTROL.sub("?", text) for name, text in row.items()} for row in cells]
     if arguments.csv:
-        numbers = [
-            {name: number for value in VALUES for name, number in statistics(row, value).items()} for row in table
-        ]
-        writer = csv.DictWriter(sys.stdout, [*cells[0], *numbers[0]])
+        writer = csv.DictWriter(sys.stdout, [*cells[0], *statistics(table[0])])
         writer.writeheader()
-        writer.writerows(texts | values for texts, values in zip(cells, numbers, strict=True))
+        writer.writerows(texts | statistics(row) for texts, row in zip(cells, table, strict=True))
         return
     shown = Table("run", "data", "options that differ", "seeds", *VALUES, box=SIMPLE)
     for row, texts in zip(table, cells, strict=True):

@@ -18,9 +18,9 @@ from vae.networks import NETWORKS
 from vae.objectives import OBJECTIVES
 from vae.runs.folders import RunError
 
+FROM_DATA = ("image_shape", "palette", "num_classes")  # options of the model that the data gives
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what a terminal may take for a command
-SPLITS = ("train", "val", "test")
-MAX_NAMED = 10  # weights that differ
+MAX_COUNT = 2**53  # of what a training counts
 
 
 def read_checkpoint(ckpt_path: Path) -> dict[str, Any]:
@@ -50,6 +50,8 @@ def as_untrusted(ckpt_path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except RunError:
+        raise
     except UnknownName as error:
         advice = "If it is a part of your own, name the module that registers it: --import MODULE"
         raise RunError(f"{ckpt_path}: {error}.\n{advice}") from error
@@ -94,8 +96,8 @@ def check_settings(checkpoint: Mapping[str, Any], datasets: Mapping[str, type]) 
         if part in settings["model"]:
             choose(part, settings["model"][part], table)
     model, data = parse_options(LitVAE, settings["model"]), parse_options(kind, settings["data"]["options"])
-    if any(type(checkpoint.get(name, 0)) is not int for name in ("epoch", "global_step")):
-        raise ValueError("global_step or epoch is no whole number")
+    for name in ("epoch", "global_step"):
+        as_count(checkpoint.get(name, 0))
     with torch.device("meta"):  # where no size takes memory
         expected = {name: value.shape for name, value in LitVAE(**model).state_dict().items()}
     weights = checkpoint["state_dict"].items()
@@ -113,6 +115,29 @@ def parse_options(kind: type, options: Mapping[str, Any]) -> dict[str, Any]:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, fail_untyped=False)
     return parser.parse_object(dict(options)).as_dict()
+
+
+def as_count(value: Any) -> int:
+    """A count of an untrusted file.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if type(value) is not int or not 0 <= value < MAX_COUNT:
+        raise ValueError("expected a count, a whole number")
+    return value
+
+
+def options_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run by the names of train.py's options, those that its network and likelihood take."""
+    model, data = settings["model"], settings["data"]
+    left_out = {*unused_options(model.get("network"), model.get("likelihood")), *FROM_DATA, "seed"}
+    groups = {"data": data["options"], "model": model, "trainer": settings["trainer"]}
+    named = {f"{group}.{name}": value for group, options in groups.items() for name, value in options.items()}
+    kept = {name: value for name, value in named.items() if name.rpartition(".")[2] not in left_out}
+    seeds = sorted({options["seed"] for options in (model, data["options"]) if options.get("seed") is not None})
+    seed = seeds[0] if len(seeds) == 1 else seeds or None  # from Python they may differ
+    return {"data": data["name"], **kept, "seed_everything": seed, "init_from": settings.get("init_from") or ""}
 
 
 def is_plain(value: Any) -> bool:
@@ -140,21 +165,13 @@ def load_run(ckpt_path: Path, datasets: Mapping[str, type], data_dir: str | None
     Raises:
         RunError: the file is missing, damaged or not one of this project's.
     """
-    return rebuild(read_checkpoint(ckpt_path), ckpt_path, datasets, data_dir)
-
-
-def rebuild(
-    checkpoint: Mapping[str, Any], ckpt_path: Path, datasets: Mapping[str, type], data_dir: str | None = None
-) -> tuple[LitVAE, Any]:
-    """The model and the data module of a checkpoint that was read; arguments and errors as `load_run`."""
+    checkpoint = read_checkpoint(ckpt_path)
     with as_untrusted(ckpt_path):
-        has_data = "data" in settings_of(checkpoint)
-    if not has_data:
-        raise RunError(
-            f"{ckpt_path} does not say which data its model is for: its Trainer had no data module of this project.\n"
-            "If it is of a vae.LitVAE, its load_from_checkpoint reads it from Python."
-        )
-    with as_untrusted(ckpt_path):
+        if "data" not in settings_of(checkpoint):
+            raise RunError(
+                f"{ckpt_path} does not say which data its model is for: its Trainer had no data module of ours.\n"
+                "If it is of a vae.LitVAE, its load_from_checkpoint reads it from Python."
+            )
         model, options, kind = check_settings(checkpoint, datasets)
         lit = LitVAE(**model)
         lit.load_state_dict(checkpoint["state_dict"])
@@ -173,45 +190,21 @@ def init_weights(lit: LitVAE, data: Any, ckpt_path: Path) -> None:
             message says.
     """
     checkpoint = read_checkpoint(ckpt_path)
+    choose_options = "Choose the --seed_everything, --data and --model options of that run, which test.py --info lists."
     with as_untrusted(ckpt_path):
-        weights = checkpoint["state_dict"]
+        weights, settings = checkpoint["state_dict"], settings_of(checkpoint)
         if not all(is_weight(*item) for item in weights.items()):
             raise ValueError("state_dict holds something else than weights")
-        settings = settings_of(checkpoint)
-        hparams = settings["model"], lit.hparams
-        palettes = [{tuple(colour) for colour in part.get("palette") or ()} for part in hparams]
-    if all(palettes) and palettes[0] != palettes[1]:
-        raise RunError(
-            f"--init_from {ckpt_path}: it was trained on images of other colours than these.\n"
-            "Choose the --seed_everything and --data options of that run, which test.py --info lists."
-        )
-    there, here = ({name: list(value.shape) for name, value in part.items()} for part in (weights, lit.state_dict()))
-    differ = [name for name in {**here, **there} if there.get(name) != here.get(name)]
-    if differ:
-        sizes = [
-            f"{name}: {there.get(name, 'none')} there, {here.get(name, 'none')} here" for name in differ[:MAX_NAMED]
-        ]
-        sizes += [f"and {len(differ) - MAX_NAMED} more"] if len(differ) > MAX_NAMED else []
-        raise RunError(
-            f"--init_from {ckpt_path}: its weights do not fit this model.\n"
-            + "\n".join(sizes)
-            + "\nChoose the --model options of that run, which test.py --info lists."
-        )
-    lit.load_state_dict(weights)
-    lit.starts_at_mean = False
-    kind = type(data)
-    with as_untrusted(ckpt_path):
-        if settings.get("data", {}).get("name") == kind.__name__:
-            data.exclude_trained(checkpoint.get(kind.__qualname__, {}))
-
-
-def describe_epochs(checkpoint: Mapping[str, Any]) -> str:
-    """After how many epochs a checkpoint was written, in words."""
-    if "epoch" not in checkpoint:
-        return "unknown"
-    if not checkpoint.get("whole_epoch", True):
-        return f"{checkpoint['epoch']} and a part of the next, up to step {checkpoint['global_step']}"
-    return str(checkpoint["epoch"] + 1)
+        here, there = ({*map(tuple, part.get("palette") or ())} for part in (lit.hparams, settings["model"]))
+        if here and there and here != there:
+            raise RunError(f"--init_from {ckpt_path}: its images had other colours than these.\n{choose_options}")
+        try:
+            lit.load_state_dict(weights)
+        except RuntimeError as error:
+            raise RunError(f"--init_from {ckpt_path}: its weights do not fit.\n{error}\n{choose_options}") from error
+        lit.starts_at_mean = False
+        if settings.get("data", {}).get("name") == type(data).__name__:
+            data.exclude_trained(checkpoint.get(type(data).__qualname__, {}))
 
 
 def best_score(checkpoint: Mapping[str, Any]) -> float | None:
@@ -221,21 +214,10 @@ def best_score(checkpoint: Mapping[str, Any]) -> float | None:
         Exception: of any type, if the checkpoint is of another form.
     """
     callbacks = checkpoint.get("callbacks", {})
-    states = [callbacks.get("best"), *callbacks.values()]  # of older versions it has another name
-    states = [state for state in states if isinstance(state, Mapping) and state.get("monitor") == "val/elbo"]
-    scores = [state["best_model_score"] for state in states]
-    return float(scores[0]) if scores and scores[0] is not None else None
-
-
-def read_best_score(ckpt_path: Path) -> float | None:
-    """`best_score` of a file.
-
-    Raises:
-        RunError: the file is missing, damaged or not one of this project's.
-    """
-    checkpoint = read_checkpoint(ckpt_path)
-    with as_untrusted(ckpt_path):
-        return best_score(checkpoint)
+    for state in (callbacks.get("best"), *callbacks.values()):  # of older versions it has another name
+        if isinstance(state, Mapping) and state.get("monitor") == "val/elbo":
+            return None if state["best_model_score"] is None else float(state["best_model_score"])
+    return None
 
 
 def describe(ckpt_path: Path, datasets: Mapping[str, type]) -> dict[str, str]:
@@ -246,38 +228,31 @@ def describe(ckpt_path: Path, datasets: Mapping[str, type]) -> dict[str, str]:
     Raises:
         RunError: as `load_run`.
     """
-    checkpoint = read_checkpoint(ckpt_path)
-    lit, data = rebuild(checkpoint, ckpt_path, datasets)
-    model, its_data = dict(lit.hparams), dict(data.hparams)
-    palette, shape = model.pop("palette", None), model.pop("image_shape")  # which the data tells
-    model.pop("num_classes", None)
-    seeds = dict.fromkeys([model.pop("seed"), its_data.pop("seed")])
-    name = its_data["dataset"]
-    kind = its_data.pop("data_module", None) or its_data.pop("dataset")
-    unused = unused_options(model.get("network"), model.get("likelihood"))
-    options = {
-        **{f"--model.{name}": value for name, value in model.items() if name not in unused},
-        "--data": kind,
-        **{f"--data.{name}": value for name, value in its_data.items()},
-        "--seed_everything": seeds.popitem()[0] if len(seeds) == 1 else [*seeds],
-    }
+    checkpoint, (lit, data) = read_checkpoint(ckpt_path), load_run(ckpt_path, datasets)
     layers = [(name, layer) for name, layer in lit.vae.named_modules() if [*layer.parameters(recurse=False)]]
     counts = {name: sum(p.numel() for p in layer.parameters(recurse=False)) for name, layer in layers}
     with as_untrusted(ckpt_path):  # a file that was stripped to its weights lacks some of these
-        best = best_score(checkpoint)
-        score = "none: no validation" if best is None else f"{best:.4f} nats per image"
-        sizes = checkpoint.get(type(data).__name__, {})
-        return {
+        found = {
             "checkpoint": str(ckpt_path),
-            "data set": name,
-            "images": " x ".join(map(str, shape)),
-            **({"split": ", ".join(f"{sizes[split]:,} {split}" for split in SPLITS)} if sizes else {}),
+            "data set": data.hparams["dataset"],
+            "images": " x ".join(map(str, lit.vae.image_shape)),
             "measure": lit.vae.likelihood.log_prob_kind(data.binary),
-            "epochs": describe_epochs(checkpoint),
-            **({"best val/elbo": score} if "callbacks" in checkpoint else {}),
-            **{option: value if isinstance(value, str) else json.dumps(value) for option, value in options.items()},
-            **({"palette": f"{len(palette)} colours"} if palette else {}),
-            **{name: f"{counts[name]:,} parameters, {layer}" for name, layer in layers},
-            "in all": f"{sum(counts.values()):,} parameters",
-            **{name: str(version) for name, version in checkpoint.get("versions", {}).items()},
+            "epochs": "unknown" if "epoch" not in checkpoint else str(checkpoint["epoch"] + 1),
         }
+        if not checkpoint.get("whole_epoch", True):
+            found["epochs"] = f"{checkpoint['epoch']} and a part of the next, up to step {checkpoint['global_step']}"
+        if sizes := checkpoint.get(type(data).__qualname__):
+            found["split"] = ", ".join(f"{sizes[split]:,} {split}" for split in ("train", "val", "test"))
+        if "callbacks" in checkpoint:
+            best = best_score(checkpoint)
+            found["best val/elbo"] = "none: no validation" if best is None else f"{best:.4f} nats per image"
+        if palette := lit.hparams.get("palette"):
+            found["palette"] = f"{len(palette)} colours"
+        settings = settings_of(checkpoint)
+        its_data = {"name": settings["data"]["name"], "options": parse_options(type(data), settings["data"]["options"])}
+        for name, value in options_of({"model": lit.hparams, "data": its_data, "trainer": {}}).items():
+            if name != "init_from":
+                found[f"--{name}"] = value if isinstance(value, str) else json.dumps(value)
+        found |= {name: f"{counts[name]:,} parameters, {layer}" for name, layer in layers}
+        found["in all"] = f"{sum(counts.values()):,} parameters"
+        return found | {name: str(version) for name, version in checkpoint.get("versions", {}).items()}

@@ -50,13 +50,11 @@ def new_run(name: str | None = None) -> Path:
         RunError: a run of that name exists, or it is no name.
         OSError: the folder cannot be made.
     """
-    for candidate in [run_folder(name)] if name is not None else (ROOT / f"version_{n}" for n in count()):
-        ROOT.mkdir(parents=True, exist_ok=True)
-        try:
-            candidate.mkdir()
+    candidates = (ROOT / f"version_{n}" for n in count()) if name is None else [run_folder(name)]
+    for candidate in candidates:
+        with suppress(FileExistsError):
+            candidate.mkdir(parents=True)
             return candidate
-        except FileExistsError:
-            continue
     resume = f", or resume it: python3 train.py --run_name {shlex.quote(str(name))} --ckpt_path last"
     can_resume = last_checkpoint(candidate).exists()
     raise RunError(f"{candidate} exists already.\nChoose another --run_name{resume if can_resume else ''}")
@@ -130,31 +128,17 @@ def last_checkpoint(run: Path) -> Path:
     return run / "checkpoints" / "last.ckpt"
 
 
-def checkpoints_of(run: Path) -> list[Path]:
-    """The checkpoints of a run, or directly in a folder: best.ckpt, last.ckpt, then others, the newest first."""
-    folder = run / "checkpoints" if (run / "checkpoints").is_dir() else run
-    order = {"best.ckpt": 0, "last.ckpt": 1}
-    found = filter(Path.is_file, folder.glob("*.ckpt"))
-    return sorted(found, key=lambda path: (order.get(path.name, 2), -path.stat().st_mtime))
+def checkpoints_of(place: Path, pattern: str = "*.ckpt") -> list[Path]:
+    """The checkpoints of a run, or directly in a folder: best.ckpt, last.ckpt, then others, the newest first.
 
-
-def newest_run(name: str | None = None, file: str = "*.ckpt") -> Path:
-    """The run whose checkpoint is the newest, or the one of that name.
-
-    Args:
-        file: the checkpoints that count.
-
-    Raises:
-        RunError: there is none with a checkpoint.
+    A file is its own checkpoint, whatever its name.
     """
-    runs = [run_folder(name)] if name is not None else [*ROOT.iterdir()] if ROOT.is_dir() else []
-    found = [path for run in runs for path in run.glob(f"checkpoints/{file}")]
-    if not found:
-        raise RunError(
-            f"There is no checkpoint in {ROOT / (name or '')}.\n"
-            "Train a model first, python3 train.py, or name a checkpoint, --ckpt_path PATH"
-        )
-    return max(found, key=lambda path: path.stat().st_mtime).parents[1]
+    if place.is_file():
+        return [place]
+    folder = place / "checkpoints" if (place / "checkpoints").is_dir() else place
+    order = {"best.ckpt": 0, "last.ckpt": 1}
+    found = filter(Path.is_file, folder.glob(pattern))
+    return sorted(found, key=lambda path: (order.get(path.name, 2), -path.stat().st_mtime))
 
 
 def places(name: str) -> tuple[Path, Path]:
@@ -179,33 +163,24 @@ def find_checkpoint(ckpt_path: str | None = None, run_name: str | None = None, r
     Raises:
         RunError: there is none, or the two options name different runs.
     """
-    last = resume or ckpt_path == "last"
-    place: Path | None
+    pattern = "last.ckpt" if resume or ckpt_path == "last" else "*.ckpt"
     if ckpt_path is None or ckpt_path == "last":
-        place = newest_run(run_name, "last.ckpt" if last else "*.ckpt")
+        runs = ROOT.glob("*") if run_name is None else [run_folder(run_name)]
+        newest = lambda run: max((path.stat().st_mtime for path in checkpoints_of(run, pattern)), default=0)  # noqa: E731
+        candidates, where = sorted(runs, key=newest, reverse=True), f"in {ROOT / (run_name or '')}"
     else:
-        there = [path for path in places(ckpt_path) if ckpt_path and path.exists()]
-        place = next((path for path in there if path.is_file() or checkpoints_of(path)), next(iter(there), None))
-    if place is None:
+        candidates, where = [*places(ckpt_path)] if ckpt_path else [], repr(ckpt_path)
+    path = next((path for place in candidates for path in checkpoints_of(place, pattern)), None)
+    if path is None:
         raise RunError(
-            f"There is no checkpoint {ckpt_path!r}: name one that exists, a run's folder, a run's name, or last.\n"
-            "To train a model: python3 train.py"
+            f"There is no {'checkpoint' if pattern == '*.ckpt' else pattern} {where}: name one that exists, a run's "
+            "folder, a run's name, or last.\nTrain a model first: python3 train.py"
         )
-    found = [place] if place.is_file() else checkpoints_of(place)
-    if last and place.is_dir():
-        found = [path for path in found if path.name == "last.ckpt"]
-    if not found:
-        raise RunError(f"There is no {'last.ckpt' if last else 'checkpoint'} in {place}: name a checkpoint.")
-    if run_name is not None and is_in_run(found[0]) and run_of(found[0]).name != run_name:
-        raise RunError(f"{found[0]} is not of the run {run_name}: leave out --run_name or --ckpt_path.")
-    if place.is_dir() and not last and found[0].name != "best.ckpt":
-        warnings.warn(f"{place} has no best.ckpt; {found[0].name} is used.", OtherCheckpoint, stacklevel=2)
-    return found[0]
-
-
-def resume_command(ckpt_path: Path) -> str:
-    """The command that resumes a run from a checkpoint."""
-    return shlex.join(["python3", "train.py", "--ckpt_path", str(ckpt_path)])
+    if run_name is not None and is_in_run(path) and run_of(path).name != run_name:
+        raise RunError(f"{path} is not of the run {run_name}: leave out --run_name or --ckpt_path.")
+    if path.name not in ("best.ckpt", pattern) and path not in candidates:
+        warnings.warn(f"{run_of(path)} has no best.ckpt; {path.name} is used.", OtherCheckpoint, stacklevel=2)
+    return path
 
 
 @rank_zero_only

@@ -36,11 +36,7 @@ def figure_inputs(
 
     Args:
         ckpt_path: the checkpoint that the model is from.
-        vae: the model.
-        data: its data module.
-        split: the split whose images are shown.
         names: the runs whose histories are compared; by default that of the checkpoint.
-        datasets: the data modules by name.
         options: the values of the figures' options.
 
     Raises:
@@ -57,6 +53,16 @@ def figure_inputs(
             groups.setdefault(measured(lit.vae, its_data), {})[run_name(path)] = read_history(run_of(path))
         return groups
 
+    def source() -> dict[str, str]:
+        epoch = read_checkpoint(ckpt_path).get("epoch")
+        return {
+            "run": run_name(ckpt_path),
+            "epoch": "unknown" if epoch is None else str(epoch + 1),
+            "data": describe_data(data),
+            "split": split,
+            "likelihood": likelihood_name(vae.likelihood),
+        }
+
     return {
         "vae": lambda: vae,
         "images": lambda n=most: data.images(split, min(n, most)).to(vae.prior_loc.device),
@@ -67,13 +73,7 @@ def figure_inputs(
         "history": lambda: read_history(run),
         "histories": histories,
         "frames": lambda: read_frames(run),
-        "source": lambda: {
-            "run": run_name(ckpt_path),
-            "epoch": epoch_of(ckpt_path),
-            "data": describe_data(data),
-            "split": split,
-            "likelihood": likelihood_name(vae.likelihood),
-        },
+        "source": source,
         **{name: lambda value=value: value for name, value in options.items()},
     }
 
@@ -83,12 +83,6 @@ def run_name(ckpt_path: Path) -> str:
     path = ckpt_path.resolve()
     run = run_of(path)
     return f"{run.name}/{path.stem}" if path.parent == run else run.name
-
-
-def epoch_of(ckpt_path: Path) -> str:
-    """The epochs that a checkpoint was trained for, as a caption says it."""
-    epoch = read_checkpoint(ckpt_path).get("epoch")
-    return str(epoch + 1) if isinstance(epoch, int) else "unknown"
 
 
 def measured(vae: VAE, data: Any) -> str:
@@ -119,9 +113,7 @@ def metrics_path(ckpt_path: Path, split: str) -> Path:
 def save_test_metrics(ckpt_path: Path, metrics: Mapping[str, Any]) -> Path:
     """Write the metrics of a test into the run's folder; those of its test_metrics.json also into its TensorBoard.
 
-    Args:
-        ckpt_path: the checkpoint that was tested.
-        metrics: the metrics and the `split`; the file also names the `checkpoint`.
+    `metrics` has the `split` too; the file also names the `checkpoint`.
     """
     from torch.utils.tensorboard import SummaryWriter  # a second to import
 
@@ -140,26 +132,15 @@ def check_file_name(path: Path) -> None:
     """See that codes could be written to a file of that name, and that it is no other file of a run.
 
     Raises:
-        RunError: it does not end in .npz, its folder does not exist or is read-only, or it is no file.
+        RunError: they could not.
     """
-    folder = (path.resolve() if path.is_symlink() else path).parent
-    if path.suffix != ".npz":
-        raise RunError(f"{path}: expected a file name that ends in .npz, such as codes.npz")
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise RunError(f"{path}: {folder} is no folder that can be written to. Make it, or name another one.")
-    if path.exists() and not path.is_file():
-        raise RunError(f"{path} exists and is no file: name another one")
+    if path.suffix != ".npz" or path.is_dir() or not os.access(path.resolve().parent, os.W_OK):
+        raise RunError(f"{path}: expected a file that ends in .npz, in a folder that can be written to")
 
 
 @rank_zero_only
 def save_codes(path: Path, columns: Mapping[str, Tensor], labels: Tensor | None) -> Path:
-    """Write the codes of a test as a NumPy archive: arrays that `numpy.load` reads.
-
-    Args:
-        path: the file.
-        columns: what the test found of each image.
-        labels: the images' labels [N], if there are any.
-    """
+    """Write what a test found of each image as a NumPy archive, with the images' labels [N], if there are any."""
     index = columns["index"].long()
     codes = {name: columns[name] for name in ("elbo", "log_marginal")}
     codes |= {f"{name}s": columns[name].float() for name in ("mean", "scale")} | {"index": index}

@@ -1,16 +1,17 @@
 """Resuming an interrupted run: from which checkpoint, with which settings, and what must fit them."""
 
 import re
+import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from vae.runs.checkpoints import as_untrusted, check_settings, read_checkpoint, settings_of
-from vae.runs.folders import RunError, best_checkpoint, find_checkpoint, last_checkpoint, resume_command, run_of
+from vae.runs.checkpoints import FROM_DATA, as_untrusted, check_settings, is_plain, read_checkpoint, settings_of
+from vae.runs.folders import RunError, best_checkpoint, find_checkpoint, last_checkpoint, run_of
 
 MAY_NAME_CODE = ("callbacks", "logger", "plugins", "profiler")  # options of the Trainer
-WORD = re.compile(r"[\w:,-]*")  # a text that imports nothing: what is imported has a dot
-FROM_DATA = ("image_shape", "palette", "num_classes")  # options of the model that the data gives
+IMPORTED = re.compile(r"\.[^\W\d]|class_path")  # what is imported has a dot before a letter
 
 
 class SettingsLeftOut(UserWarning):
@@ -52,13 +53,7 @@ def checkpoint_to_resume(
 
 
 def settings_to_save(checkpoint: Mapping[str, Any], trainer: Mapping[str, Any], init_from: str | None) -> dict:
-    """The settings of a run, as `settings_of` reads them again.
-
-    Args:
-        checkpoint: what the Trainer saves.
-        trainer: its options.
-        init_from: the option of that name.
-    """
+    """The settings of a run, as `settings_of` reads them again: of what the Trainer saves, and of its options."""
     options, left_out = split_options(trainer)
     return settings_of(checkpoint) | {"trainer": options, "left_out": left_out, "init_from": init_from}
 
@@ -68,17 +63,12 @@ def split_options(trainer: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
 
     A file of a run is untrusted; what is imported is said on the command line alone.
     """
-    plain = {name: value for name, value in trainer.items() if name not in MAY_NAME_CODE and names_no_code(value)}
-    return plain, [name for name, value in trainer.items() if name not in plain and value is not None]
-
-
-def names_no_code(value: Any) -> bool:
-    """Whether a value of an option is a number, a truth value, None, a word, a list of these, or numbers by name."""
-    if isinstance(value, Mapping):  # max_time
-        return all(isinstance(part, int) for part in value.values())
-    if isinstance(value, list):
-        return all(isinstance(part, str | int) and names_no_code(part) for part in value)
-    return value is None or (bool(WORD.fullmatch(value)) if isinstance(value, str) else isinstance(value, int | float))
+    kept = {
+        name: value
+        for name, value in trainer.items()
+        if name not in MAY_NAME_CODE and is_plain(value) and not IMPORTED.search(str(value))
+    }
+    return kept, [name for name, value in trainer.items() if name not in kept and value is not None]
 
 
 def how_to_resume(run: Path) -> str:
@@ -86,19 +76,10 @@ def how_to_resume(run: Path) -> str:
     if not run.exists():
         return f"The run's folder {run} has vanished, and its checkpoints with it: begin a new run."
     for path in (last_checkpoint(run), best_checkpoint(run)):
-        if is_resumable(path):
-            return f"Resume it: {resume_command(path)}"
+        with suppress(RunError), as_untrusted(path):
+            if is_whole_epoch(read_checkpoint(path)):
+                return f"Resume it: {shlex.join(['python3', 'train.py', '--ckpt_path', str(path)])}"
     return "There is no checkpoint to resume from: no whole epoch was saved."
-
-
-def is_resumable(ckpt_path: Path) -> bool:
-    """Whether it is a checkpoint of a whole epoch."""
-    try:
-        checkpoint = read_checkpoint(ckpt_path)
-        with as_untrusted(ckpt_path):
-            return is_whole_epoch(checkpoint)
-    except RunError:
-        return False
 
 
 def is_whole_epoch(checkpoint: Mapping[str, Any]) -> bool:
@@ -108,11 +89,7 @@ def is_whole_epoch(checkpoint: Mapping[str, Any]) -> bool:
 
 
 def check_whole_epoch(checkpoint: Mapping[str, Any], ckpt_path: Path, options: Mapping[str, Any]) -> None:
-    """See that training can continue from the end of a checkpoint's epoch.
-
-    Args:
-        checkpoint: its contents.
-        options: the Trainer's options.
+    """See that training can continue from the end of a checkpoint's epoch, under these options of the Trainer.
 
     Raises:
         RunError: it is of the middle of an epoch, or the Trainer is to end before it.

@@ -34,7 +34,7 @@ def three_runs(one_run, script):
     tested = one_run / "test_metrics.json"
     for seed in (0, 1):
         run = Path(shutil.copytree(one_run, one_run.with_name(f"a{seed}")))
-        change_settings(run, model={"seed": seed})
+        change_settings(run, model={"seed": seed}, data={"options": {"seed": seed}})
         metrics = json.loads(tested.read_text())
         (run / tested.name).write_text(json.dumps(metrics | {"elbo": metrics["elbo"] + seed / 3}))
     change_settings(one_run, model={"latent_dim": 5})

@@ -43,6 +43,7 @@ def test_a_checkpoint_is_found_by_path_folder_name_or_last(tmp_path):
     for age, path in enumerate((old / "best.ckpt", old / "last.ckpt", new / "best.ckpt", new / "last.ckpt"), start=1):
         checkpoint(path, age)
     (runs.ROOT / "empty").mkdir()
+    (runs.ROOT / "notes.txt").touch()
     for folder in ("old", "empty", "data"):  # of these names, but not of runs; the last two have no checkpoint
         (tmp_path / folder).mkdir()
     here = checkpoint(tmp_path / "old" / "model.ckpt", 9)

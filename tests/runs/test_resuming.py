@@ -39,15 +39,6 @@ def test_a_refused_resume_changes_nothing(script, run_folder):
     assert {path: path.read_bytes() for path in run_folder.rglob("*") if path.is_file()} == before
 
 
-def test_a_cosine_schedule_ends_with_its_run(script):
-    script("train.py", *DIGITS, "--trainer.max_epochs", 1, "--model.lr_schedule", "cosine")
-    assert script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 2).status == 0
-    rates = runs.read_history(Path("lightning_logs/version_0"))["learning_rate"]
-    assert [*rates.values()] == [0, 0]
-    (state,) = torch.load("lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)["optimizer_states"]
-    assert state["param_groups"][0]["lr"] == 0
-
-
 def test_a_moved_run_keeps_its_best_epoch(script, tmp_path, run_folder):
     """An epoch that is worse than the best so far, after the folder was renamed."""
     moved = run_folder.rename(run_folder.with_name("moved"))
@@ -196,15 +187,6 @@ def test_what_ended_a_run_between_two_epochs_is_named(script):
     assert re.fullmatch(r"error: --trainer.max_steps is 10, but \S+/last.ckpt holds 12 steps already.\n", fewer.err)
 
 
-def test_a_run_that_stops_within_its_first_epoch_has_no_checkpoint(script, run_folder):
-    stopped = script("train.py", *DIGITS, "--trainer.max_steps", 5, "--run_name", "short")
-    assert (
-        "Stopped   by max_steps in epoch 1 after 5 of 12 steps; there is no checkpoint to resume from\n" in stopped.out
-    )
-    assert "test.py" not in stopped.out  # which would test another run
-    assert not [*Path("lightning_logs/short").glob("checkpoints/*")]
-
-
 @pytest.mark.parametrize("option", ["--trainer.fast_dev_run", "--trainer.enable_checkpointing"])
 def test_without_a_checkpoint_the_next_command_is_not_printed(script, run_folder, option):
     trained = script("train.py", *DIGITS, "--trainer.max_epochs", 1, f"{option}={option.endswith('run')}")
@@ -335,9 +317,3 @@ def test_a_resume_to_fewer_epochs_changes_nothing(script, run_folder):
     assert script("train.py", "--ckpt_path", "last").status == 0
     assert script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 3).status == 0
     assert yaml.safe_load((run_folder / "config.yaml").read_text())["trainer"]["max_epochs"] == 3
-
-
-def test_a_run_is_resumed_by_its_folder_or_name(script, run_folder):
-    for epochs, named in enumerate(("lightning_logs/version_0", "version_0"), start=3):
-        assert script("train.py", "--ckpt_path", named, "--trainer.max_epochs", epochs).status == 0
-        assert torch.load(runs.last_checkpoint(run_folder), weights_only=True)["epoch"] == epochs - 1

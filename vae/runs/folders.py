@@ -165,9 +165,9 @@ def find_checkpoint(ckpt_path: str | None = None, run_name: str | None = None, r
     """
     pattern = "last.ckpt" if resume or ckpt_path == "last" else "*.ckpt"
     if ckpt_path is None or ckpt_path == "last":
-        runs = ROOT.glob("*") if run_name is None else [run_folder(run_name)]
-        newest = lambda run: max((path.stat().st_mtime for path in checkpoints_of(run, pattern)), default=0)  # noqa: E731
-        candidates, where = sorted(runs, key=newest, reverse=True), f"in {ROOT / (run_name or '')}"
+        runs = ROOT.glob("*/") if run_name is None else [run_folder(run_name)]
+        written = {run: max((path.stat().st_mtime for path in checkpoints_of(run, pattern)), default=0) for run in runs}
+        candidates, where = sorted(written, key=written.__getitem__, reverse=True), f"in {ROOT / (run_name or '')}"
     else:
         candidates, where = [*places(ckpt_path)] if ckpt_path else [], repr(ckpt_path)
     path = next((path for place in candidates for path in checkpoints_of(place, pattern)), None)

@@ -36,6 +36,10 @@ def test_a_line_has_no_value_of_another_epoch(script):
     assert re.match(r"Epoch 2 of 3: val/elbo -\d+\.\d\d after 8 of 12 steps, ", lines[1])
 
 
+def test_a_try_of_a_few_batches_tries_the_validation_too(script):
+    assert "Epoch 1 of 1: val/elbo -" in script("train.py", *DIGITS, "--trainer.fast_dev_run", 5).out
+
+
 def test_a_terminal_gets_a_bar(script, monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)

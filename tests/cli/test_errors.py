@@ -202,6 +202,11 @@ def test_a_configuration_file_that_is_no_text(script, tmp_path):
     assert outcome.err.startswith("error: file.yaml: 'utf-8' codec can't decode byte 0xff")
 
 
+OWN_CHECKPOINT = "--trainer.callbacks ModelCheckpoint: a run has its own best.ckpt and last.ckpt; choose another"
+    "--trainer.callbacks ModelCheckpoint: a run has its own best.ckpt and last.ckpt; choose another filename"
+)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -218,6 +223,8 @@ def test_a_configuration_file_that_is_no_text(script, tmp_path):
             "StochasticWeightAveraging: without effect",
         ),
         ("--trainer.callbacks BackboneFinetuning", "'LitVAE' object has no attribute 'backbone'"),
+        ("--trainer.callbacks ModelCheckpoint --trainer.callbacks.filename best", OWN_CHECKPOINT),
+        ("--trainer.callbacks ModelCheckpoint --trainer.callbacks.save_last true", OWN_CHECKPOINT),
         ("--trainer.callbacks BatchSizeFinder", "--trainer.callbacks BatchSizeFinder: changes a hyper-parameter"),
     ],
 )

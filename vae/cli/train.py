@@ -15,7 +15,7 @@ import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import restricted_number_type
 from pytorch_lightning import LightningDataModule, Trainer
-from pytorch_lightning.callbacks import BatchSizeFinder, EarlyStopping, LearningRateFinder, Timer
+from pytorch_lightning.callbacks import BatchSizeFinder, EarlyStopping, LearningRateFinder, ModelCheckpoint, Timer
 from pytorch_lightning.callbacks import ProgressBar as Progress
 from pytorch_lightning.cli import ArgsType, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
@@ -282,6 +282,8 @@ class TrainCLI(LightningCLI):
                 f"--trainer.strategy: the processes of {options.strategy} train a copy of the run, which is lost; "
                 "for several devices, --trainer.strategy ddp"
             )
+        if trainer.fast_dev_run:  # which counts batches, here blocks, as steps
+            trainer.fit_loop.epoch_loop.max_steps = -1
         return trainer
 
     def fit(self) -> None:
@@ -291,6 +293,12 @@ class TrainCLI(LightningCLI):
                 raise runs.RunError(
                     f"--trainer.callbacks {type(callback).__name__}: changes a hyper-parameter, which a run keeps; "
                     "choose --data.batch_size and --model.learning_rate"
+                )
+            is_own = isinstance(callback, ModelCheckpoint) and not isinstance(callback, BestCheckpoint | LastCheckpoint)
+            if is_own and not callback.dirpath and (callback.save_last or callback.filename in ("best", "last")):
+                raise runs.RunError(
+                    "--trainer.callbacks ModelCheckpoint: a run has its own best.ckpt and last.ckpt; "
+                    "choose another filename or dirpath, and no save_last"
                 )
         if self.ckpt_path:
             begun = self.checkpoint["settings"]["model"]

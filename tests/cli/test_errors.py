@@ -203,8 +203,6 @@ def test_a_configuration_file_that_is_no_text(script, tmp_path):
 
 
 OWN_CHECKPOINT = "--trainer.callbacks ModelCheckpoint: a run has its own best.ckpt and last.ckpt; choose another"
-    "--trainer.callbacks ModelCheckpoint: a run has its own best.ckpt and last.ckpt; choose another filename"
-)
 
 
 @pytest.mark.parametrize(
@@ -236,10 +234,15 @@ def test_what_lightning_cannot_take(script, tmp_path, options, message):
 
 
 @pytest.mark.parametrize("name", ["train.py", "test.py", "visualizations.py"])
-def test_a_variable_that_is_empty(script, run_folder, name):
-    outcome = script(name, "--ckpt_path", "")
-    assert outcome.status == 2
-    assert outcome.err.startswith("error: --ckpt_path: expected a value, got none: is a variable empty?\n")
+@pytest.mark.parametrize("value", ["", "null", "#1"])  # as YAML reads them, all are none
+def test_a_variable_that_is_empty(script, run_folder, name, value):
+    for words in (["--ckpt_path", value], [f"--run_name={value}"]):
+        outcome = script(name, *words)
+        assert outcome.status == 2
+        option = words[0].partition("=")[0]
+        assert outcome.err.startswith(
+            f"error: {option}: expected a value, got {value or 'none'}: is a variable empty?\n"
+        )
 
 
 @pytest.mark.parametrize("command", ["train.py --data Foo", "train.py", "test.py", "visualizations.py --foo"])

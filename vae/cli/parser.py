@@ -16,6 +16,8 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 from vae.cli.messages import explain
 
+NAMES = ("--ckpt_path", "--run_name", "--init_from")  # options whose value YAML must not read as none
+
 
 class ConfigLoader(yaml.SafeLoader):
     """Reads YAML in which no key is there twice, and the options of a class are a mapping."""
@@ -76,12 +78,13 @@ class CommandLineParser(LightningArgumentParser):
         self.file: str | None = None  # the configuration file that is read
 
     def parse_args(self, args: Sequence[str] | None = None, *others: Any, **kwargs: Any) -> Namespace:
-        args = sys.argv[1:] if args is None else args
-        for option, value in pairwise(("", *map(str, args))):
+        args = [*map(str, sys.argv[1:] if args is None else args)]
+        words = [word for arg in args for word in (arg.split("=", 1) if arg.startswith("--") else [arg])]
+        for option, value in pairwise(("", *words)):
             if re.search(r"[\ud800-\udfff]", value):  # YAML, in which values are read and kept, has no such text
                 self.error(f"{value!a} is no UTF-8: rename that file or folder, or name a link to it")
-            if not value or (value.startswith("--") and value.endswith("=")):
-                self.error(f"{option if not value else value[:-1]}: expected a value, got none: is a variable empty?")
+            if not value or (option in NAMES and (value[0] == "#" or value.lower() in ("null", "~"))):
+                self.error(f"{option}: expected a value, got {value or 'none'}: is a variable empty?")
         return super().parse_args(args, *others, **kwargs)
 
     def parse_path(self, path: Any, **kwargs) -> Namespace:

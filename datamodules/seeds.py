@@ -1,4 +1,7 @@
-"""Seeds of random streams, derived from integers."""
+"""Seeds of random streams, derived from integers.
+
+`vae/noise.py` has its own: neither package imports the other, and each draws what it has always drawn.
+"""
 
 from functools import lru_cache
 

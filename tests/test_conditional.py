@@ -13,11 +13,13 @@ from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 import vae.model
+import vae.objectives
 from datamodules import DataError, Digits, ImageFolder
 from vae import LitVAE
 from vae.evaluation import evaluation_noise
 from vae.marginal import importance_sampling
 from vae.model import LabelsNeeded
+from vae.objectives import elbo
 
 EXAMPLE = PROJECT / "examples" / "conditional.py"
 OPTIONS = {"network": "conditional", "num_classes": 10, "num_samples": 2}
@@ -95,6 +97,22 @@ def test_training_is_a_plain_loop_over_images_and_their_labels(conditional, load
 
 def cut(block):
     return (block.images / 255).split(block.sizes), block.labels.split(block.sizes)
+
+
+def test_an_objective_gets_the_labels_of_its_step(monkeypatch):
+    """Also where the model is not conditional."""
+    seen = []
+
+    def own(vae, x, noise, options):
+        seen.append(options.labels)
+        return elbo(vae, x, noise, options)
+
+    monkeypatch.setattr(vae.objectives, "OBJECTIVES", vae.objectives.OBJECTIVES | {"own": own})
+    data = Digits(batch_size=100, steps_per_block=5)
+    fit(data, objective="own")
+    expected = [labels for block in data.train_dataloader() for labels in cut(block)[1]]
+    assert len(seen) == 12
+    assert all(map(torch.equal, seen, expected))
 
 
 def test_a_test_is_that_of_the_model_of_each_label(conditional):

@@ -163,7 +163,7 @@ class LitVAE(BlockTraining):
         self, x: Tensor, noise: StepNoise, beta: float, labels: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What training lowers, a mean over images, and what is logged of it, [B] each: nats per image."""
-        found = self.objective(self.vae.given(labels), x, noise, Options(self.hparams.analytic_kl, beta))
+        found = self.objective(self.vae.given(labels), x, noise, Options(self.hparams.analytic_kl, beta, labels))
         check_values(self.hparams.objective, found, len(x))
         raised, values = found
         return -raised.mean(), {name: value.detach() for name, value in values.items()}

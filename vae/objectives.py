@@ -20,14 +20,16 @@ MAX_SAMPLES = 1_000  # of an image in a step: memory grows with them
 
 
 class Options(NamedTuple):
-    """The hyper-parameters of objectives, at a step; the number of samples is that of the noise.
+    """The hyper-parameters of objectives, at a step, and its labels; the number of samples is that of the noise.
 
     analytic_kl: whether the KL is taken in closed form.
     beta: its weight.
+    labels: of the images, [B], or None; the networks of a conditional model get them without an objective's help.
     """
 
     analytic_kl: bool = True
     beta: float = 1.0
+    labels: Tensor | None = None
 
 
 Objective = Callable[[VAE, Tensor, StepNoise, Options], tuple[Tensor, dict[str, Tensor]]]

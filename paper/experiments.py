@@ -23,6 +23,7 @@ from vae.colours import COLOURS
 from vae.evaluation import evaluate_bound
 from vae.figures.drawing import STYLE
 from vae.lit_vae import NotFinite
+from vae.mcem import MonteCarloEM
 from vae.runs import write_atomically
 
 STEP_SIZES = (0.01, 0.02, 0.1)  # of Adagrad, among which the first updates choose
@@ -111,25 +112,36 @@ def train(
     )  # fmt: skip
     lit = make()
     trainer.fit(lit, data, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
-    if samples > PILOT_SAMPLES:
+    if not name.endswith("pilot"):  # of which nobody needs the weights
         torch.save(lit.vae.state_dict(), folder / f"{name}.pt")
     write_atomically(finished, json.dumps(course.rows).encode())
     return course.rows
 
 
 def train_paper(
-    model: Mapping[str, Any], data: ImageDataModule, samples: int, measure: Measure, folder: Path, bar: tqdm
-) -> tuple[float, list[Row]]:
-    """The training of a model with the step size whose first updates come furthest on the training set, and that size.
+    model: Mapping[str, Any],
+    data: ImageDataModule,
+    samples: int,
+    measure: Measure,
+    folder: Path,
+    bar: tqdm,
+    num_images: int | None = None,
+) -> tuple[dict[str, Any], VAE]:
+    """The training of a model with the step size whose first updates come furthest on the training set.
 
     Args:
-        model: arguments of `autoencoder`.
+        model: arguments of `make_training`.
+        measure: of its values `train` is what a step size has reached.
+        num_images: of the training set, if it is not the whole.
+
+    Returns:
+        The model's arguments, `step_size` and `curve`; and the trained model.
     """
+    name = "_".join(map(str, (*model.values(), *([num_images] if num_images else []))))
 
     def run(step_size: float, samples: int, *kind: str) -> list[Row]:
-        name = "_".join(map(str, (*model.values(), step_size, *kind)))
-        make = partial(autoencoder, data, learning_rate=step_size, **model)
-        return train(name, make, data, samples, measure, folder, bar)
+        make = partial(make_training, data, learning_rate=step_size, **model)
+        return train("_".join(map(str, (name, step_size, *kind))), make, data, samples, measure, folder, bar)
 
     def reached(step_size: float) -> float:
         try:
@@ -138,7 +150,10 @@ def train_paper(
             return -inf
 
     best = max(STEP_SIZES, key=reached)
-    return best, run(best, samples)
+    curve = run(best, samples)
+    vae = make_training(data, **model).vae
+    vae.load_state_dict(torch.load(folder / f"{name}_{best}.pt", weights_only=True))
+    return {**model, "step_size": best, "curve": curve}, vae
 
 
 def evaluation_images(data: ImageDataModule) -> dict[str, Tensor]:
@@ -160,11 +175,23 @@ def mean_bounds(vae: VAE, images: Mapping[str, Tensor]) -> Row:
     return {split: bound(x) for split, x in images.items()}
 
 
-def autoencoder(data: ImageDataModule, dataset: str, latent_dim: int, seed: int, **options: Any) -> LitVAE:
+def make_training(
+    data: ImageDataModule, dataset: str, latent_dim: int, objective: str, seed: int, **options: Any
+) -> LitVAE | MonteCarloEM:
     """A model of the paper and its training, at the beginning."""
     torch.manual_seed(seed)
     settings = {"hidden_dims": HIDDEN[dataset], "likelihood": LIKELIHOOD[dataset], **PAPER, **options}
-    return LitVAE(image_shape=data.image_shape, latent_dim=latent_dim, seed=seed, **settings)
+    settings |= {"image_shape": data.image_shape, "latent_dim": latent_dim, "seed": seed}
+    if objective == "mcem":
+        return MonteCarloEM(len(data.splits["train"]), **settings)
+    return LitVAE(objective, **settings)
+
+
+def kept(path: Path, compute: Callable[[], Any]) -> Any:
+    """What a file holds, or, where it is missing, what is computed and then kept in it."""
+    if not path.exists():
+        write_atomically(path, json.dumps(compute()).encode())
+    return json.loads(path.read_text())
 
 
 def draw_curve(axes: Axes, curves: Sequence[list[Row]], value: str, **line: Any) -> None:

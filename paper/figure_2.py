@@ -45,7 +45,7 @@ def figure_2(samples: int = 10_000_000, seeds: int = 3, output_dir: str = "paper
         seeds: How many trainings of each model there are, with the seeds 0, 1, ...
         output_dir: The folder of figure_2.png, figure_2.json and what the trainings keep.
     """
-    folder = Path(output_dir) / "figure_2"
+    folder = Path(output_dir) / "trainings"
     folder.mkdir(parents=True, exist_ok=True)
     num_models = len(OBJECTIVES) * sum(map(len, LATENT_DIMS.values()))
     total = seeds * num_models * (PILOT_TOTAL + samples)
@@ -58,8 +58,7 @@ def figure_2(samples: int = 10_000_000, seeds: int = 3, output_dir: str = "paper
                 for latent_dim in latent_dims:
                     for objective in OBJECTIVES:
                         model = {"dataset": dataset, "latent_dim": latent_dim, "objective": objective, "seed": seed}
-                        step_size, curve = train_paper(model, data, samples, measure, folder, bar)
-                        runs.append(model | {"step_size": step_size, "curve": curve})
+                        runs.append(train_paper(model, data, samples, measure, folder, bar)[0])
     save(partial(draw, runs), {"samples": samples, "seeds": seeds, "runs": runs}, Path(output_dir) / "figure_2")
 
 

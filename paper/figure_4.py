@@ -1,0 +1,57 @@
+"""The paper's Figure 4: the manifolds of Frey Face and MNIST with two latent variables. What is run: figure_4.md."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from vae.start import starting  # noqa: E402
+
+with starting():
+    from experiments import DATASETS, PILOT_TOTAL, evaluation_images, mean_bounds, save, train_paper
+    from matplotlib.figure import Figure
+    from torch import Tensor
+    from tqdm import tqdm
+
+    from datamodules import DataError
+    from vae.cli import run_command, user_facing_errors
+    from vae.figures.latent_space import latent_steps, manifold_grid
+
+GRID_SIZE = 20  # steps of each latent variable
+
+
+def figure_4(samples: int = 10_000_000, output_dir: str = "paper_results") -> None:
+    """Draw Figure 4 of the paper; what was interrupted goes on.
+
+    Args:
+        samples: Training samples that each model sees.
+        output_dir: The folder of figure_4.png, figure_4.json and what the trainings keep.
+    """
+    folder = Path(output_dir) / "trainings"
+    folder.mkdir(parents=True, exist_ok=True)
+    runs, manifolds = [], {}
+    with tqdm(total=2 * (PILOT_TOTAL + samples), unit=" images", unit_scale=True, mininterval=1) as bar:
+        for dataset in ("FreyFace", "MNIST"):
+            data = DATASETS[dataset](seed=0)
+            measure = partial(mean_bounds, images=evaluation_images(data))
+            model = {"dataset": dataset, "latent_dim": 2, "objective": "elbo", "seed": 0}
+            run, vae = train_paper(model, data, samples, measure, folder, bar)
+            runs.append(run)
+            manifolds[dataset] = manifold_grid(vae, latent_steps("quantiles", 3.0, GRID_SIZE))
+    save(partial(draw, manifolds), {"samples": samples, "runs": runs}, Path(output_dir) / "figure_4")
+
+
+def draw(manifolds: dict[str, Tensor]) -> Figure:
+    """The manifolds side by side: images uint8 [3, H, W]."""
+    chart = Figure(figsize=(16, 10), layout="constrained")
+    for axes, (dataset, manifold) in zip(chart.subplots(1, len(manifolds)), manifolds.items(), strict=True):
+        axes.imshow(manifold.permute(1, 2, 0))
+        axes.set_axis_off()
+        axes.set_title(dataset)
+    return chart
+
+
+if __name__ == "__main__":
+    with user_facing_errors(DataError):
+        run_command(figure_4)

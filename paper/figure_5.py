@@ -1,0 +1,61 @@
+"""The paper's Figure 5: random samples of models of MNIST with 2, 5, 10 and 20 latent variables.
+
+What is run: figure_5.md.
+"""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from vae.start import starting  # noqa: E402
+
+with starting():
+    from experiments import DATASETS, PILOT_TOTAL, evaluation_images, mean_bounds, save, train_paper
+    from matplotlib.figure import Figure
+    from torch import Tensor
+    from tqdm import tqdm
+
+    from datamodules import DataError
+    from vae.cli import run_command, user_facing_errors
+    from vae.figures import sample_grid
+
+LATENT_DIMS = (2, 5, 10, 20)
+
+
+def figure_5(samples: int = 10_000_000, output_dir: str = "paper_results") -> None:
+    """Draw Figure 5 of the paper; what was interrupted goes on.
+
+    Args:
+        samples: Training samples that each model sees.
+        output_dir: The folder of figure_5.png, figure_5.json and what the trainings keep.
+    """
+    folder = Path(output_dir) / "trainings"
+    folder.mkdir(parents=True, exist_ok=True)
+    data = DATASETS["MNIST"](seed=0)
+    measure = partial(mean_bounds, images=evaluation_images(data))
+    runs, grids = [], {}
+    total = len(LATENT_DIMS) * (PILOT_TOTAL + samples)
+    with tqdm(total=total, unit=" images", unit_scale=True, mininterval=1) as bar:
+        for latent_dim in LATENT_DIMS:
+            model = {"dataset": "MNIST", "latent_dim": latent_dim, "objective": "elbo", "seed": 0}
+            run, vae = train_paper(model, data, samples, measure, folder, bar)
+            runs.append(run)
+            grids[latent_dim] = sample_grid(vae, num_samples=100, grid_width=10)
+    save(partial(draw, grids), {"samples": samples, "runs": runs}, Path(output_dir) / "figure_5")
+
+
+def draw(grids: dict[int, Tensor]) -> Figure:
+    """The samples side by side: images uint8 [3, H, W]."""
+    chart = Figure(figsize=(5 * len(grids), 5.5), layout="constrained")
+    for axes, (latent_dim, grid) in zip(chart.subplots(1, len(grids)), grids.items(), strict=True):
+        axes.imshow(grid.permute(1, 2, 0))
+        axes.set_axis_off()
+        axes.set_title(f"{latent_dim} latent variables")
+    return chart
+
+
+if __name__ == "__main__":
+    with user_facing_errors(DataError):
+        run_command(figure_5)

@@ -47,6 +47,9 @@ results: .venv/installed
 
 paper: .venv/installed
 	$(BIN)/python paper/figure_2.py --samples 300000 --seeds 1
+	$(BIN)/python paper/figure_4.py --samples 300000
+	$(BIN)/python paper/figure_5.py --samples 300000
+	$(BIN)/python paper/figure_3.py --samples 100000 --seeds 1 --num_images 100 --num_integrated 20
 
 GALLERY := visualization_imgs/gallery
 DRAW := $(BIN)/python visualizations.py --output_dir $(GALLERY)

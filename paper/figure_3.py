@@ -78,7 +78,7 @@ def estimates(vae: VAE, images: dict[str, Tensor]) -> Row:
 
 
 def judged(vae: VAE, x: Tensor) -> dict[str, Any]:
-    """log p(x) of each image by the estimator of Appendix D and by quadrature, and by how much the latter may be off."""
+    """log p(x) of each image by the estimator of Appendix D and by quadrature, and how far off the latter may be."""
     by_chain = marginal.reciprocal_importance_sampling(vae, x, torch.arange(len(x))).log_marginal
     integral = marginal.quadrature(vae, x, tolerance=TOLERANCE)
     return {

@@ -9,6 +9,7 @@ from nbclient import NotebookClient
 
 PROJECT = Path(__file__).parents[1]
 PAGE = (PROJECT / "docs" / "how-it-works.md").read_text()
+PAGES = [page for folder in ("docs", "paper", ".") for page in (PROJECT / folder).glob("*.md")]
 QUOTED = re.findall(r"```python\n(.*?)\n```|\[`[\w/]+\.py`\]\(\.\./([\w/]+\.py)\)", PAGE, re.DOTALL)
 
 
@@ -26,7 +27,7 @@ def test_the_code_that_how_it_works_quotes_stands_in_the_file_that_it_names():
     assert waiting == []
 
 
-@pytest.mark.parametrize("page", [*PROJECT.glob("docs/*.md"), *PROJECT.glob("paper/*.md"), *PROJECT.glob("*.md")], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_a_page_links_to_is_there(page):
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []

@@ -28,9 +28,9 @@ class BinarizedDataModule(ImageDataModule):
 
     def __init__(self, val_size: int, binarize: Binarize, **kwargs):
         super().__init__(**kwargs)
-        if not 0 <= val_size < self.num_train:
+        if type(val_size) is not int or not 0 <= val_size < self.num_train:
             expected = f"0 to {self.num_train - 1:,} of the {self.num_train:,} training images"
-            raise ValueError(f"val_size: expected {expected}, got {val_size:,}")
+            raise ValueError(f"val_size: expected {expected}, got {val_size!r}")
         if binarize not in get_args(Binarize):
             raise ValueError(f"unknown binarize {binarize!r}: choose one of {', '.join(get_args(Binarize))}")
         self.val_size = val_size

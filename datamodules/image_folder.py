@@ -22,7 +22,7 @@ from datamodules.memory import allocate_images
 MODES = {1: "L", 3: "RGB"}
 RESAMPLING = {"smooth": Image.Resampling.LANCZOS, "nearest": Image.Resampling.NEAREST}
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # one of Pillow's others starts a program
-MAX_PIXELS = 2**26  # of one image: 256 MB while it is read
+MAX_PIXELS = 2**26  # of one image, in its file or in the data set: 256 MB while it is read
 REDUCING_GAP = 3  # a JPEG is decoded at this multiple of the size at least: Pillow's value for no visible loss
 MAX_NAME_BYTES = 100  # of the data set: it becomes part of file names, which end at 255
 MAX_NAMED = 5  # folders in a message
@@ -72,8 +72,12 @@ class ImageFolder(ImageDataModule):
         **kwargs,
     ):
         super().__init__(batch_size=batch_size, **kwargs)
-        if len(size) != 2 or min(size) < 1:
-            raise ValueError(f"size: expected a height and a width of at least 1, as in [32,32]; got {list(size)}")
+        sides = [*size] if isinstance(size, tuple | list) else []
+        if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides) or prod(sides) > MAX_PIXELS:
+            raise ValueError(
+                "size: expected a height and a width of at least 1, as in [32,32], and at most "
+                f"{MAX_PIXELS:,} pixels; got {size}"
+            )
         if channels not in MODES:
             raise ValueError(f"channels: expected 1 (grey) or 3 (colour), got {channels}")
         if resample not in RESAMPLING:

@@ -85,6 +85,11 @@ WRONG = [
         2,
         "background: expected marketplace, black, white or another colour name, got None",
     ),
+    (
+        "train.py --data ImageFolder --data.data_dir no --model.likelihood categorical",
+        2,
+        "^error: data_dir: there is no",
+    ),
     ("train.py --data MNIST --data.val_size 60000", 2, "val_size: expected 0 to 59,999"),
     ("train.py --data ImageFolder", 2, "ImageFolder needs the folder of your images: --data.data_dir FOLDER"),
     (

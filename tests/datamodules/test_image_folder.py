@@ -98,7 +98,10 @@ def test_pixel_art_keeps_its_colours(tmp_path, side):
     [
         ({}, "ImageFolder needs the folder of your images: --data.data_dir FOLDER"),
         ({"data_dir": ".", "channels": 2}, r"channels: expected 1 \(grey\) or 3 \(colour\), got 2"),
-        ({"data_dir": ".", "size": (0, 5)}, r"size: expected a height and a width of at least 1"),
+        *(
+            ({"data_dir": ".", "size": size}, r"size: expected a height and a width of at least 1.* and at most 67,")
+            for size in ((0, 5), (5, 5, 5), 5, "55", (8.0, 8), (True, 8), (100_000, 100_000))
+        ),
         ({"data_dir": ".", "resample": "cubic"}, "resample: expected smooth or nearest, got cubic"),
     ],
 )
@@ -302,7 +305,7 @@ def test_an_image_of_too_many_pixels_is_no_damaged_one(album, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     monkeypatch.setattr(image_folder, "MAX_PIXELS", 200)
     with pytest.raises(DataError, match=r"png has too many pixels, more than 200: scale it down"):
-        ready(ImageFolder(data_dir=str(album)))
+        ready(ImageFolder(size=(4, 4), data_dir=str(album)))
 
 
 @pytest.mark.parametrize("orientation", [1, 6])  # as it is, and turned by 90 degrees

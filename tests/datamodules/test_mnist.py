@@ -109,8 +109,10 @@ def test_threshold_and_none(tiny_mnist):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"val_size": 60_000}, "val_size: expected 0 to 59,999 of the 60,000 training images, got 60,000"),
+        ({"val_size": 60_000}, "val_size: expected 0 to 59,999 of the 60,000 training images, got 60000"),
         ({"val_size": -1}, "val_size: expected 0 to 59,999"),
+        ({"val_size": "5"}, "val_size: expected 0 to 59,999 .*, got '5'"),
+        ({"val_size": 5.0}, r"val_size: expected 0 to 59,999 .*, got 5\.0"),
         ({"binarize": "maybe"}, "unknown binarize 'maybe': choose one of dynamic, fixed, threshold, none"),
     ],
 )

@@ -248,7 +248,7 @@ def test_grey_images_are_binarised_as_those_of_mnist(published):
         ({"dataset": "ImageNet"}, "unknown dataset 'ImageNet': choose one of FashionMNIST, KMNIST, EMNIST"),
         ({"dataset": "SVHN", "binarize": "threshold"}, "binarize: only grey images are, and SVHN is in colour"),
         ({"binarize": "maybe"}, "unknown binarize 'maybe': choose one of dynamic, fixed, threshold, none"),
-        ({"val_size": 60_000}, "val_size: expected 0 to 59,999 of the 60,000 training images, got 60,000"),
+        ({"val_size": 60_000}, "val_size: expected 0 to 59,999 of the 60,000 training images, got 60000"),
     ],
 )
 def test_options_out_of_range(options, message):

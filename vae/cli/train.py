@@ -251,7 +251,7 @@ class TrainCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, RuntimeError, OverflowError, MemoryError) as error:  # the last ones of absurd sizes
-            self.parser.error(str(error))
+            self.parser.error(str(error.__cause__ or error))  # the cause is of what was asked of the data
 
     def instantiate_trainer(self) -> Trainer:
         options = self.config_init.trainer

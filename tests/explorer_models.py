@@ -1,5 +1,6 @@
 """Models and images for the page: of the shapes of each data set, made here, and trained for a moment."""
 
+import numpy as np
 import torch
 
 from vae import VAE
@@ -61,3 +62,20 @@ def make_model(kind, network, likelihood, images, latent_dim=2, steps=40, **opti
 
 def all_likelihoods():
     return [*LIKELIHOODS]
+
+
+@torch.no_grad()
+def equation_1(vae, image, half=7.0, side=500):
+    """log p(x), ELBO and gap of an image [C, H, W], the error of the last two, and the mean of p(z|x)."""
+    line = (torch.arange(side) + 0.5) / side * 2 * half - half
+    z = torch.cartesian_prod(line, line)
+    log_joint = torch.cat([vae.decode(some).log_prob(image) for some in z.split(4_000)]) + vae.prior.log_prob(z)
+    log_joint = log_joint.double().numpy() + 2 * np.log(2 * half / side)
+    highest = log_joint.max()
+    log_p = highest + np.log(np.exp(log_joint - highest).sum())
+    q_z = vae.encode(image.unsqueeze(0))
+    z_of_q = q_z.mean + q_z.stddev * torch.randn(20_000, 2)
+    log_w = torch.cat([vae.log_joint(image.unsqueeze(0), some.unsqueeze(1))[:, 0] for some in z_of_q.split(4_000)])
+    log_w = (log_w - q_z.log_prob(z_of_q)).double().numpy()
+    error = 5 * log_w.std() / len(log_w) ** 0.5
+    return (log_p, log_w.mean(), log_p - log_w.mean()), error, np.exp(log_joint - log_p) @ z.numpy()

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from explorer_models import make_images, make_model
+from explorer_models import equation_1, make_images, make_model
 from PIL import Image, ImageColor
 
 from vae import VAE
@@ -435,9 +435,66 @@ def test_the_paper_shows_the_numbers_of_the_moment(open_page, pages):
     np.testing.assert_array_equal(pixels(page, "#step-p"), decode(page, page.evaluate("Array.from(bound.z)")))
     assert_encoded(page)
     equations = page.locator(".paper a").all_inner_texts()
-    assert equations == ["eq. 9", "eq. 4", "eq. 11", "eq. 10", "App. B"]
+    assert equations == ["eq. 9", "eq. 4", "eq. 11", "eq. 10", "eq. 1", "App. B"]
     page.click(".paper summary")
     assert not page.locator("#dimensions").is_visible()
+
+
+def wait_until_right(page):
+    page.wait_for_function("truth.isReady && !truth.waiting.length", timeout=60_000)
+    settle(page)
+    assert page.inner_text("#gap-state") == ""
+    return {term: float(page.inner_text(f"#gap-{term}").replace("−", "-")) for term in ("logMarginal", "elbo", "gap")}
+
+
+def test_the_gap_follows_the_drawing_and_its_numbers_add_up(open_page):
+    torch.manual_seed(0)
+    images = make_images("mnist", 120)
+    vae = make_model("mnist", "mlp", "bernoulli", images, steps=80)
+    page = open_page(explorer_page(vae, images))
+    before = None
+    for _ in range(2):
+        shown = wait_until_right(page)
+        drawn = pixels(page, "#pad canvas").reshape(28, 28, 4)[..., 0]
+        expected, error, mean = equation_1(vae, torch.from_numpy(drawn).float().unsqueeze(0) / 255)
+        np.testing.assert_allclose(
+            [shown[term] for term in ("logMarginal", "elbo", "gap")], expected, rtol=0, atol=0.05 + error
+        )
+        assert shown["logMarginal"] == pytest.approx(shown["elbo"] + shown["gap"], abs=1e-9)
+        side = page.evaluate("map.truth.width")
+        density = pixels(page, "#map-truth").reshape(side, side, 4)[..., 3]
+        rows, columns = np.indices(density.shape)
+        half = page.evaluate("map.half")
+        centre = [((2 * (places * density).sum() / density.sum() + 1) / side - 1) * half for places in (columns, rows)]
+        np.testing.assert_allclose([centre[0], -centre[1]], mean, atol=0.1)
+        assert (pixels(page, "#truth") > 0).any()
+        assert shown != before
+        before = shown
+        draw_line(page, (0.2, 0.3), (0.8, 0.3))
+
+
+def test_a_stroke_is_answered_within_a_frame(open_page, capsys):
+    """The time of each frame while one draws, on a model of the paper's size; that of a busy machine is printed."""
+    images = make_images("mnist", 120)
+    vae = make_model("mnist", "mlp", "bernoulli", images, hidden_dims=(500,))
+    page = open_page(explorer_page(vae, images))
+    wait_until_right(page)
+    times = page.evaluate("""async () => {
+        const times = [];
+        for (let i = 0; i < 60; i++) {
+            pad.stroke([4 + i / 3, 8 + 6 * Math.sin(i / 6)], [4 + (i + 1) / 3, 8 + 6 * Math.sin((i + 1) / 6)]);
+            changed.clear();
+            ["x", "truth"].forEach((part) => changed.add(part));
+            const before = performance.now();
+            draw(before);
+            times.push(performance.now() - before);
+            await new Promise(requestAnimationFrame);
+        }
+        return times;
+    }""")
+    with capsys.disabled():
+        print(f"\na frame of a stroke: {np.median(times):.0f} ms, at most {max(times):.0f} ms")
+    assert np.median(times) < 50
 
 
 # -------------------------------------------------------------------------------------------------- the whole page

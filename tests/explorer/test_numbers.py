@@ -5,7 +5,7 @@ import base64
 import numpy as np
 import pytest
 import torch
-from explorer_models import NETWORKS, SHAPES, all_likelihoods, make_images, make_model
+from explorer_models import NETWORKS, SHAPES, all_likelihoods, equation_1, make_images, make_model
 
 from vae.explorer import explorer_page, page
 from vae.likelihoods import CategoricalLikelihood
@@ -132,3 +132,56 @@ def test_scales_beyond_their_bounds(open_page):
             np.testing.assert_allclose([one["std"] for one in found], q_z.stddev, rtol=1e-4)
             for name, expected in bound._asdict().items():
                 np.testing.assert_allclose([one[name] for one in found], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "network", "likelihood"),
+    [
+        ("mnist", "mlp", "bernoulli"),
+        ("digits", "conv", "bernoulli"),
+        ("digits", "mlp", "continuous_bernoulli"),
+        ("punks", "mlp", "bernoulli"),
+    ],
+)
+def test_equation_1_is_that_of_a_plain_grid(open_page, kind, network, likelihood):
+    torch.manual_seed(0)
+    images = make_images(kind, 120)
+    vae = make_model(kind, network, likelihood, images, steps=80)
+    page = open_page(explorer_page(vae, images))
+    black, wide = torch.zeros(SHAPES[kind]), likelihood == "continuous_bernoulli"
+    for image in (images[40],) if wide else (images[3], images[40], black):
+        found = page.evaluate("pixels => explorer.gap(pixels)", rgba(image.unsqueeze(0))[0].flatten().tolist())
+        expected, error, _ = equation_1(vae, image)
+        assert found["state"] == "right"
+        np.testing.assert_allclose(found["logMarginal"], expected[0], rtol=0, atol=0.03)
+        np.testing.assert_allclose(
+            [found[term] for term in ("logMarginal", "elbo", "gap")], expected, rtol=0, atol=0.04 + error
+        )
+        assert found["gap"] > -0.01
+    if wide:  # its posterior of a black image leaves the plane
+        found = page.evaluate("pixels => explorer.gap(pixels)", rgba(black.unsqueeze(0))[0].flatten().tolist())
+        assert found["state"] == "unknown"
+
+
+@pytest.mark.parametrize(("likelihood", "latent_dim"), [("bernoulli", 3), ("bernoulli", 1), ("gaussian", 2)])
+def test_where_the_true_posterior_is_not_known_nothing_is_said_of_it(open_page, likelihood, latent_dim):
+    images = make_images("digits", 60)
+    page = open_page(explorer_page(make_model("digits", "mlp", likelihood, images, latent_dim), images))
+    assert not page.locator("#gap").is_visible()
+    assert page.evaluate("explorer.gap(Array(256).fill(255))") is None
+
+
+def test_mass_beyond_the_cells_or_between_too_many_is_not_claimed(open_page):
+    images = make_images("digits", 60)
+    page = open_page(explorer_page(make_model("digits", "mlp", "bernoulli", images), images))
+    state = "(half, most) => Object.assign(new TruePosterior(vae, half, 64), most).solve(pad.image, bound.q).state"
+    assert page.evaluate(f"({state})(6, {{}})") == "right"
+    assert page.evaluate(f"({state})(0.3, {{}})") == "unknown"
+    assert page.evaluate(f"({state})(6, {{ maxCells: 1 }})") == "unknown"
+    shown = """(state) => {
+        showTruth(Object.assign(truth.evaluate(pad.image, bound.q), { state }));
+        return $("gap-gap").textContent;
+    }"""
+    page.wait_for_function("truth.isReady && !truth.waiting.length", timeout=60_000)
+    assert page.evaluate(shown, "unknown") == "?"
+    assert page.evaluate(shown, "rough").startswith("≈ ")

@@ -29,6 +29,22 @@ def test_the_page_asks_nothing_of_the_network():
     assert "{{" not in html
 
 
+def sizes(part):
+    """The lengths of all weights and biases in a description."""
+    if isinstance(part, dict) and part.keys() >= {"type", "start", "length"}:
+        return [part["length"]]
+    parts = part.values() if isinstance(part, dict) else part if isinstance(part, list) else []
+    return [size for each in parts for size in sizes(each)]
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+def test_the_page_holds_every_parameter_of_the_model(network):
+    vae = VAE((1, 8, 8), network=network, hidden_dims=(9,), channels=(3, 4))
+    model = description_of(explorer_page(vae, make_images("digits", 5)))
+    held = [model[part] for part in ("encoder", "posterior", "decoder")] + [model["likelihood"]["heads"]]
+    assert sum(sizes(held)) == sum(parameter.numel() for parameter in vae.parameters())
+
+
 def test_names_are_text_not_markup():
     classes = ["</script><b>", "b"]
     html = explorer_page(

@@ -57,6 +57,7 @@ const imageName = (i) => `#${thousands(i)}` + (data.labels && classes ? ` · ${c
 // ---------------------------------------------------------------------------------------------------------- state
 
 let vae, map, pad;
+let truth = null;  // the true posterior, of models that have one here
 let data = {};  // images, codes, and labels or errors
 let z = new Float64Array(latentDim), eps = new Float64Array(latentDim);
 let held = false;  // whether z stays when the pointer moves over the map
@@ -82,6 +83,7 @@ function draw(now) {
   if (parts.has("z")) drawDecoded();
   if (parts.has("x")) drawEncoded();
   if (parts.has("base")) map.drawBase();
+  if (truth && ["x", "truth", "base"].some((part) => parts.has(part))) drawTruth(parts.has("x"));
   map.drawOverlay({ z, held, nearest, posterior: bound.q, sample: bound.z, path: path?.ends ?? [] });
 }
 
@@ -221,6 +223,51 @@ function drawEncoded() {
     bar.style.width = `${(100 * klPerDimension[j]) / most}%`;
   }
   $("step-draw").innerHTML = bellCurve();
+}
+
+// ------------------------------------------------------------------------------------------------ the true posterior
+
+const GAP_STATES = {
+  rough: "The cells are still being decoded.",
+  right: "",
+  unknown: "Some of the mass lies beyond the cells, or between them: these numbers are not known.",
+};
+
+/** Decode a few cells, and show equation 1 on those that there are. */
+function drawTruth(isNew) {
+  if (isNew) truth.trim();
+  truth.decode(performance.now() + 8);
+  if (truth.isReady) showTruth(truth.evaluate(pad.image, bound.q));
+  if (truth.waiting.length) change("truth");
+}
+
+function showTruth(found) {
+  const about = { right: "", rough: "≈ ", unknown: null }[found.state], cents = (value) => Math.round(100 * value) / 100;
+  const numbers = { elbo: cents(found.elbo), logMarginal: cents(found.logMarginal) };  // that add up
+  numbers.gap = numbers.logMarginal - numbers.elbo;
+  for (const term in numbers) $(`gap-${term}`).textContent = about === null ? "?" : about + fixed(numbers[term], 2);
+  $("gap-state").textContent = GAP_STATES[found.state];
+  const density = densityCanvas(found, map.look.true);
+  map.drawTruth(density);
+  drawCloseUp(density, bound.q);
+}
+
+/** The density and the ellipses of one and two standard deviations of q, as large as fits. */
+function drawCloseUp({ canvas, box: [left, bottom, right, top] }, { mean, std }) {
+  const context = $("truth").getContext("2d"), { width } = $("truth");
+  const ends = [[left, right], [bottom, top]].map(([low, high], j) => [Math.min(low, mean[j] - 2.2 * std[j]), Math.max(high, mean[j] + 2.2 * std[j])]);
+  const scale = width / Math.max(...ends.map(([low, high]) => high - low)), [a, b] = ends.map(([low, high]) => (low + high) / 2);
+  const x = (value) => width / 2 + scale * (value - a), y = (value) => width / 2 - scale * (value - b);
+  context.clearRect(0, 0, width, width);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(canvas, x(left), y(top), scale * (right - left), scale * (top - bottom));
+  context.strokeStyle = map.look.accent;
+  context.lineWidth = 3;
+  for (const times of [1, 2]) {
+    context.beginPath();
+    context.ellipse(x(mean[0]), y(mean[1]), scale * times * std[0], scale * times * std[1], 0, 0, 2 * Math.PI);
+    context.stroke();
+  }
 }
 
 /** The density of N(0, 1) with the draws of epsilon below it. */
@@ -460,6 +507,7 @@ function build() {
   buildSliders();
   buildTable();
   buildPad();
+  $("gap").hidden = !TruePosterior.isKnown(description, channels * area);
   buildSamples();
   mapHint();
   showPathHint();
@@ -650,6 +698,7 @@ async function startExplorer() {
   data = arrays;
   vae = new VAE(model);
   map = new LatentMap($("map"), { codes: data.codes, latentDim, colours: pointColours(), lanes: pointLanes(), plane: description.map });
+  if (TruePosterior.isKnown(description, channels * area)) truth = new TruePosterior(vae, Math.max(6, map.half), channels * area);
   eps = standardNormal(latentDim);
   z = code(0);
   pad.image = testImage(0);
@@ -657,7 +706,7 @@ async function startExplorer() {
   drawDecoded();
   drawEncoded();
   listen();
-  change("map");
+  change("map", "truth");
   drawSamples();
   drawManifold();
   await new Promise(requestAnimationFrame);
@@ -686,6 +735,12 @@ window.explorer = {
   elbo(pixels, noise = standardNormal(latentDim)) {
     const { elbo, reconstruction, kl } = vae.elbo(fromRGBA(pixels), noise);
     return { elbo, reconstruction, kl };
+  },
+  /** Equation 1 for RGBA bytes, in nats; null where the page does not know the true posterior. */
+  gap(pixels) {
+    if (!truth) return null;
+    const image = fromRGBA(pixels), { logMarginal, elbo, gap, state } = truth.solve(image, vae.encode(image));
+    return { logMarginal, elbo, gap, state };
   },
 };
 

@@ -17,7 +17,7 @@ class LatentMap {
    */
   constructor(element, { codes, latentDim, colours, lanes, plane }) {
     Object.assign(this, { element, latentDim, colours, plane });
-    [, this.base, this.overlay] = element.querySelectorAll("canvas");
+    [, this.base, this.truth, this.overlay] = element.querySelectorAll("canvas");
     const count = colours.length;
     this.points = new Float32Array(2 * count);
     for (let i = 0; i < count; i++) this.points.set(this.position(codes.subarray(i * latentDim, (i + 1) * latentDim)), 2 * i);
@@ -67,7 +67,7 @@ class LatentMap {
   /** What changes with the page's size and colours alone. */
   drawBase() {
     const style = getComputedStyle(document.documentElement), context = this.prepare(this.base, READABLE);
-    this.look = Object.fromEntries(["ink", "muted", "accent", "halo", "lift"].map((name) => [name, style.getPropertyValue(`--${name}`)]));
+    this.look = Object.fromEntries(["ink", "muted", "accent", "halo", "lift", "true"].map((name) => [name, style.getPropertyValue(`--${name}`)]));
     this.look.sans = style.getPropertyValue("--sans");
     this.drawScale(context);
     const count = this.colours.length, radius = Math.min(3.4, Math.max(1.5, 62 / Math.sqrt(count)));
@@ -79,7 +79,15 @@ class LatentMap {
       context.arc(x, y, radius, 0, 2 * Math.PI);
       context.fill();
     }
+    this.prepare(this.truth);
     this.prepare(this.overlay);
+  }
+
+  /** The true posterior, from densityCanvas. */
+  drawTruth({ canvas, box: [left, bottom, right, top] }) {
+    const context = this.truth.getContext("2d"), [x, y] = this.pixel([left, top]), [x1, y1] = this.pixel([right, bottom]);
+    context.clearRect(0, 0, this.size, this.size);
+    context.drawImage(canvas, x, y, x1 - x, y1 - y);
   }
 
   drawScale(context) {

@@ -18,7 +18,15 @@ from torch.distributions import Distribution
 
 from vae.colours import label_colours
 from vae.distributions import colours_of
-from vae.likelihoods import MAX_LOG_SCALE, MAX_LOG_VAR, MIN_LOG_SCALE, MIN_LOG_VAR, Likelihood, likelihood_name
+from vae.likelihoods import (
+    MAX_LOG_SCALE,
+    MAX_LOG_VAR,
+    MIN_LOG_SCALE,
+    MIN_LOG_VAR,
+    Likelihood,
+    LogitLikelihood,
+    likelihood_name,
+)
 from vae.metrics import is_active
 from vae.model import ELBO, VAE
 from vae.networks import ChannelsFirst
@@ -27,7 +35,7 @@ MAX_PAGE_SIZE = 16_000_000  # bytes
 MAX_IMAGES = 10_000
 MAX_COLOURS = 512  # in a palette that one paints with
 FOLDER = Path(__file__).parent
-SCRIPTS = ("network.js", "map.js", "pad.js", "explorer.js")
+SCRIPTS = ("network.js", "map.js", "pad.js", "posterior.js", "explorer.js")
 ONLY_RESHAPE = (nn.Flatten, nn.Unflatten, ChannelsFirst)
 
 
@@ -150,11 +158,14 @@ def describe_model(vae: VAE, block: Block, half_size: bool) -> dict[str, Any]:
     for hook in hooks:
         hook.remove()
 
+    def add(weight: Tensor) -> dict[str, Any]:
+        return block.add_weight(weight, half_size)
+
     def layers(module: nn.Module) -> list[dict[str, Any]]:
         """The layers of a module in the order of their calls."""
         inside = {id(part) for part in module.modules()}
         return [
-            describe_layer(layer, tuple(shape_in), tuple(shape_out), lambda w: block.add_weight(w, half_size))
+            describe_layer(layer, tuple(shape_in), tuple(shape_out), add)
             for layer, shape_in, shape_out in calls
             if id(layer) in inside and not isinstance(layer, ONLY_RESHAPE)
         ]
@@ -165,7 +176,10 @@ def describe_model(vae: VAE, block: Block, half_size: bool) -> dict[str, Any]:
         "parameters": count_parameters(vae),
         "logVarBounds": (MIN_LOG_VAR, MAX_LOG_VAR),
         "encoder": layers(vae.encoder),
-        "posterior": {name: layers(head) for name, head in vae.posterior.named_children()},
+        "posterior": {  # whose layers are computed as one
+            name: [describe_layer(head, (1, head.in_features), (1, head.out_features), add)]
+            for name, head in (("mean", vae.posterior.mean), ("log_var", vae.posterior.log_var))
+        },
         "decoder": layers(vae.decoder),
         "likelihood": describe_likelihood(vae.likelihood, p_x)
         | {"heads": {name: layers(head) for name, head in vae.likelihood.named_children()}},
@@ -215,6 +229,7 @@ def describe_likelihood(likelihood: Likelihood, p_x: Distribution) -> dict[str, 
         raise NotExplorable(f"explorer: the page has no likelihood {name}, which this model has.")
     described: dict[str, Any] = {
         "name": name,
+        "linear": isinstance(likelihood, LogitLikelihood),  # log p(x|z) in the image
         "logScaleBounds": (MIN_LOG_SCALE, MAX_LOG_SCALE),
         "logVarBounds": (MIN_LOG_VAR, MAX_LOG_VAR),
         "kind": {binary: likelihood.log_prob_kind(binary=binary == "binary") for binary in ("binary", "grey")},

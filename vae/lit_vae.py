@@ -10,17 +10,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from vae import evaluation
 from vae.block_training import BlockTraining
 from vae.choices import check_number, check_whole, choose
-from vae.evaluation import (
-    Columns,
-    Estimator,
-    Measure,
-    by_label,
-    evaluate_bound,
-    evaluate_marginal,
-    evaluate_reconstruction,
-)
+from vae.evaluation import Columns, Estimator, Measure, by_label
 from vae.loaders import as_block, count_images
 from vae.manual_optimization import check_learning_rate
 from vae.marginal import importance_sampling
@@ -181,7 +174,7 @@ class LitVAE(BlockTraining):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Columns:
         """Of each image the posterior's `mean` and `scale`, [B, Z], and its `log_marginal`, [B], nats."""
-        columns = self.measure(batch, self.predict_table, evaluate_bound, self.evaluate_marginal)
+        columns = self.measure(batch, self.predict_table, evaluation.evaluate_bound, self.evaluate_marginal)
         self.predict_table.update({"index": columns["index"]})
         return {name: columns[name] for name in ("mean", "scale", "log_marginal")}
 
@@ -189,7 +182,7 @@ class LitVAE(BlockTraining):
         self.val_table.update(self.measure(batch, self.val_table, self.evaluate_bound))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
-        measures = self.evaluate_bound, self.evaluate_marginal, evaluate_reconstruction
+        measures = self.evaluate_bound, self.evaluate_marginal, evaluation.evaluate_reconstruction
         self.test_table.update(self.measure(batch, self.test_table, *measures))
 
     def measure(self, batch: Any, table: ImageTable, *measures: Measure) -> Columns:
@@ -198,10 +191,10 @@ class LitVAE(BlockTraining):
         return by_label(measures, self.vae, images, index, labels)
 
     def evaluate_bound(self, vae: VAE, x: Tensor, index: Tensor) -> Columns:
-        return evaluate_bound(vae, x, index, self.hparams.num_samples)
+        return evaluation.evaluate_bound(vae, x, index, self.hparams.num_samples)
 
     def evaluate_marginal(self, vae: VAE, x: Tensor, index: Tensor) -> Columns:
-        return evaluate_marginal(vae, x, index, self.estimator)
+        return evaluation.evaluate_marginal(vae, x, index, self.estimator)
 
     def on_validation_start(self) -> None:
         if self.trainer.state.fn == "fit":
@@ -244,8 +237,7 @@ class LitVAE(BlockTraining):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         packages = ("torch", "torchvision", "pytorch-lightning")
-        versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
-        checkpoint["versions"] = versions
+        checkpoint["versions"] = {"python": platform.python_version()} | {name: version(name) for name in packages}
 
     def configure_optimizers(self) -> Optimizer:
         decay = self.hparams.weight_decay

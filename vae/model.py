@@ -272,7 +272,7 @@ class VAE(nn.Module):
         return (exact.logsumexp(0) - log(len(log_w))).to(log_w.dtype)
 
     def sample(self, n: int) -> Tensor:
-        """Images for n draws from p(z): [n, C, H, W], values in [0, 1]; without gradients.
+        """The image of p(x|z), its mean or mode, for n draws from p(z): [n, C, H, W] in [0, 1]; without gradients.
 
         Raises:
             ValueError: n is no whole number of at least 1.

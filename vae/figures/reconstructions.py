@@ -89,8 +89,8 @@ def samples(
     """
     mean = "mean" if isinstance(vae.likelihood, MeanLikelihood) else "mode"
     shown = "with one sample from p(x|z)" if sample_pixels else f"shown as the {mean} of p(x|z)"
-    rows = ", a label in each row" if vae.needs_labels else ""
-    title = f"{num_samples} draws of z from the prior{rows}, each {shown}"
+    drawn = "draws of z, a label in each row" if vae.needs_labels else "draws of z from the prior"
+    title = f"{num_samples} {drawn}, each {shown}"
     return image_figure(sample_grid(vae, num_samples, grid_width, sample_pixels=sample_pixels), title)
 
 

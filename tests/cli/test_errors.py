@@ -33,6 +33,7 @@ WRONG = [
     ("train.py --data Digits --batch_size 3", 2, "unknown option --batch_size\nNearest: --data.batch_size"),
     ("train.py --epochs 3", 2, "unknown option --epochs\nNearest: .*--trainer.max_epochs"),
     ("train.py fit --data Digits", 2, "unexpected fit: .*; there are no sub-commands, train.py trains"),
+    ("train.py -- --data Digits", 2, "^error: unknown option --\\nThere are: --help, --config,"),
     ("train.py train", 2, "unexpected train: .*; there are no sub-commands, train.py trains"),
     ("train.py --data mnist", 2, "(?s)unknown data set 'mnist': choose one of MNIST, .*\nNearest: --data MNIST\n"),
     ("train.py --data punk", 2, "\nNearest: --data CryptoPunks\n"),

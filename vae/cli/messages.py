@@ -109,7 +109,7 @@ def unknown_option(option: str, parser: ArgumentParser) -> str:
 
 def nearest(word: str, words: Iterable[str]) -> list[str]:
     """Those that are spelled alike, at most three, the nearest first; without any, those that contain the word."""
-    return get_close_matches(word, words := [*words]) or [other for other in words if word in other]
+    return get_close_matches(word, words := [*words]) or [other for other in words if word and word in other][:3]
 
 
 def unknown_data_option(option: str, dataset: str, options: ArgumentParser) -> str:

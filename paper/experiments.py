@@ -30,6 +30,7 @@ STEP_SIZES = (0.01, 0.02, 0.1)  # of Adagrad, among which the first updates choo
 PILOT_SAMPLES = 10_000  # in these updates
 PILOT_TOTAL = len(STEP_SIZES) * PILOT_SAMPLES
 SAMPLES_BETWEEN_SAVES = 50_000
+BLOCK = 1_000  # samples, after which it is looked at how many there were
 IMAGES_AT_ONCE = 1_000  # in an evaluation
 ALGORITHMS = {"elbo": "AEVB", "wake_sleep": "wake-sleep", "mcem": "Monte Carlo EM"}
 DATASETS: dict[str, Callable[..., ImageDataModule]] = {"MNIST": MNIST, "FreyFace": FreyFace}
@@ -94,7 +95,7 @@ def train(
     folder: Path,
     bar: tqdm,
 ) -> list[Row]:
-    """A training of so many samples, from where it was interrupted; one that was finished is read.
+    """A training of so many samples, from where it was interrupted; one that was finished, or is longer, is read.
 
     Args:
         name: of its files in the folder: a checkpoint while it runs, the rows and the weights when it is finished.
@@ -103,7 +104,7 @@ def train(
     finished, checkpoint = folder / f"{name}.json", folder / f"{name}.ckpt"
     if finished.exists() and (rows := json.loads(finished.read_text()))[-1]["samples"] >= samples:
         bar.update(samples)
-        return rows
+        return [row for row in rows if row["samples"] < samples + BLOCK]
     bar.set_description(name)
     course = Course(evaluation_points(samples), measure, checkpoint, bar)
     trainer = Trainer(
@@ -196,10 +197,11 @@ def kept(path: Path, compute: Callable[[], Any]) -> Any:
 
 def draw_curve(axes: Axes, curves: Sequence[list[Row]], value: str, **line: Any) -> None:
     """A value against the samples: of several seeds the mean, and the range as a band."""
-    samples = [row["samples"] for row in curves[0]]
-    values = np.array([[row[value] for row in curve] for curve in curves])  # [seeds, points]
-    axes.plot(samples, values.mean(0), marker=".", markersize=4, **line)
-    axes.fill_between(samples, values.min(0), values.max(0), color=line["color"], alpha=0.2, linewidth=0)
+    points = [*zip(*curves, strict=False)]  # a curve from a longer training need not have the last one
+    samples = [rows[0]["samples"] for rows in points]
+    values = np.array([[row[value] for row in rows] for rows in points])  # [points, seeds]
+    axes.plot(samples, values.mean(1), marker=".", markersize=4, **line)
+    axes.fill_between(samples, values.min(1), values.max(1), color=line["color"], alpha=0.2, linewidth=0)
 
 
 def save(draw: Callable[[], Figure], numbers: dict[str, Any], path: Path) -> None:

@@ -25,6 +25,7 @@ with starting():
         save,
         train_paper,
     )
+    from jsonargparse.typing import PositiveInt
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
     from tqdm import tqdm
@@ -37,7 +38,7 @@ LIMITS = {"MNIST": (-150, -100), "FreyFace": (0, 1_600)}  # of the paper's axes,
 OBJECTIVES = ("elbo", "wake_sleep")
 
 
-def figure_2(samples: int = 10_000_000, seeds: int = 3, output_dir: str = "paper_results") -> None:
+def figure_2(samples: PositiveInt = 10_000_000, seeds: PositiveInt = 3, output_dir: str = "paper_results") -> None:
     """Draw Figure 2 of the paper; what was interrupted goes on.
 
     Args:

@@ -16,6 +16,7 @@ from vae.start import starting  # noqa: E402
 with starting():
     import torch
     from experiments import ALGORITHMS, COLOUR, DATASETS, PILOT_TOTAL, Row, draw_curve, kept, save, train_paper
+    from jsonargparse.typing import PositiveInt
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter
     from torch import Tensor
@@ -32,10 +33,10 @@ TOLERANCE = 0.1  # of the quadrature, in nats
 
 
 def figure_3(
-    samples: int = 10_000_000,
-    seeds: int = 3,
-    num_images: int = 1_000,
-    num_integrated: int = 100,
+    samples: PositiveInt = 10_000_000,
+    seeds: PositiveInt = 3,
+    num_images: PositiveInt = 1_000,
+    num_integrated: PositiveInt = 100,
     output_dir: str = "paper_results",
 ) -> None:
     """Draw Figure 3 of the paper; what was interrupted goes on.

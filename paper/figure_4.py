@@ -10,6 +10,7 @@ from vae.start import starting  # noqa: E402
 
 with starting():
     from experiments import DATASETS, PILOT_TOTAL, evaluation_images, mean_bounds, save, train_paper
+    from jsonargparse.typing import PositiveInt
     from matplotlib.figure import Figure
     from torch import Tensor
     from tqdm import tqdm
@@ -21,7 +22,7 @@ with starting():
 GRID_SIZE = 20  # steps of each latent variable
 
 
-def figure_4(samples: int = 10_000_000, output_dir: str = "paper_results") -> None:
+def figure_4(samples: PositiveInt = 10_000_000, output_dir: str = "paper_results") -> None:
     """Draw Figure 4 of the paper; what was interrupted goes on.
 
     Args:

@@ -13,6 +13,7 @@ from vae.start import starting  # noqa: E402
 
 with starting():
     from experiments import DATASETS, PILOT_TOTAL, evaluation_images, mean_bounds, save, train_paper
+    from jsonargparse.typing import PositiveInt
     from matplotlib.figure import Figure
     from torch import Tensor
     from tqdm import tqdm
@@ -24,7 +25,7 @@ with starting():
 LATENT_DIMS = (2, 5, 10, 20)
 
 
-def figure_5(samples: int = 10_000_000, output_dir: str = "paper_results") -> None:
+def figure_5(samples: PositiveInt = 10_000_000, output_dir: str = "paper_results") -> None:
     """Draw Figure 5 of the paper; what was interrupted goes on.
 
     Args:

@@ -26,6 +26,7 @@ def tiny_paper(tiny_mnist, tiny_faces, monkeypatch):
     monkeypatch.setattr(experiments, "PILOT_SAMPLES", 40)
     monkeypatch.setattr(experiments, "STEP_SIZES", (0.01,))
     monkeypatch.setattr(experiments, "SAMPLES_BETWEEN_SAVES", 1)
+    monkeypatch.setattr(experiments, "BLOCK", 40)
     monkeypatch.setattr(experiments, "HIDDEN", {"MNIST": 8, "FreyFace": 8})
     monkeypatch.setattr(experiments, "evaluation_points", lambda most: [*range(40, most + 1, 40)])
     for figure in (figure_2, figure_3, figure_4, figure_5):
@@ -50,6 +51,9 @@ def test_an_interrupted_figure_is_the_whole_one(tiny_paper, tmp_path, monkeypatc
     figure_2.figure_2(samples=120, seeds=1, output_dir="resumed")
     whole, resumed = ((tmp_path / name / "figure_2.json").read_text() for name in ("whole", "resumed"))
     assert whole == resumed
+    figure_2.figure_2(samples=80, seeds=1, output_dir="whole")
+    shorter = json.loads((tmp_path / "whole" / "figure_2.json").read_text())["runs"]
+    assert [[row["samples"] for row in run["curve"]] for run in shorter] == [[40, 80]] * 2
     found = json.loads(whole)
     assert [(run["dataset"], run["latent_dim"], run["objective"], run["seed"]) for run in found["runs"]] == [
         ("MNIST", 2, "elbo", 0),

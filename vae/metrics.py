@@ -35,17 +35,18 @@ class ImageTable(Metric):
         super().__init__()
         self.add_state("rows", default=[], dist_reduce_fx="cat")
         self.widths: dict[str, int | None] = {}  # None: one number an image
+        self.num_images = 0  # of this process, so far
 
     def update(self, columns: Mapping[str, Tensor]) -> None:
         self.widths = {name: None if column.ndim == 1 else column.shape[1] for name, column in columns.items()}
         dtype = reduce(torch.promote_types, (column.dtype for column in columns.values()))
         parts = [column.detach().to(dtype).reshape(len(column), -1) for column in columns.values()]
         self.rows.append(torch.cat(parts, dim=1))
+        self.num_images += len(parts[0])
 
-    @property
-    def num_images(self) -> int:
-        """The number of this process's images so far."""
-        return sum(map(len, self.rows))
+    def reset(self) -> None:
+        super().reset()
+        self.num_images = 0
 
     def first_not_finite(self) -> int | None:
         """Which update, counted from 0, was the first with a number that is not finite."""

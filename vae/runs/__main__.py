@@ -68,7 +68,7 @@ def rows(folders: list[Path]) -> list[Row]:
             print(f"left out: {CONTROL.sub('?', str(error))}", file=sys.stderr)
             continue
         again = json.dumps(settings, default=str)
-        seed = settings.pop("seed_everything")
+        seed = settings.pop("seed_everything", None)
         key = json.dumps(settings, default=str), seen[again]
         row = found.setdefault(key, Row(settings, [], [], defaultdict(list)))
         seen[again] += 1

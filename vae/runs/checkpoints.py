@@ -136,8 +136,9 @@ def options_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     named = {f"{group}.{name}": value for group, options in groups.items() for name, value in options.items()}
     kept = {name: value for name, value in named.items() if name.rpartition(".")[2] not in left_out}
     seeds = sorted({options["seed"] for options in (model, data["options"]) if options.get("seed") is not None})
-    seed = seeds[0] if len(seeds) == 1 else seeds or None  # from Python they may differ
-    return {"data": data["name"], **kept, "seed_everything": seed, "init_from": settings.get("init_from") or ""}
+    if seeds:
+        kept["seed_everything"] = seeds[0] if len(seeds) == 1 else seeds  # from Python they may differ
+    return {"data": data["name"], **kept, "init_from": settings.get("init_from") or ""}
 
 
 def is_plain(value: Any) -> bool:
@@ -248,9 +249,7 @@ def describe(ckpt_path: Path, datasets: Mapping[str, type]) -> dict[str, str]:
             found["best val/elbo"] = "none: no validation" if best is None else f"{best:.4f} nats per image"
         if palette := lit.hparams.get("palette"):
             found["palette"] = f"{len(palette)} colours"
-        settings = settings_of(checkpoint)
-        its_data = {"name": settings["data"]["name"], "options": parse_options(type(data), settings["data"]["options"])}
-        for name, value in options_of({"model": lit.hparams, "data": its_data, "trainer": {}}).items():
+        for name, value in options_of(settings_of(checkpoint) | {"trainer": {}}).items():
             if name != "init_from":
                 found[f"--{name}"] = value if isinstance(value, str) else json.dumps(value)
         found |= {name: f"{counts[name]:,} parameters, {layer}" for name, layer in layers}

@@ -99,7 +99,7 @@ WRONG = [
         "data_dir: there is no folder .*nowhere; expected the folder of your images",
     ),
     ("train.py --config nowhere.yaml", 2, "nowhere.yaml"),
-    ("train.py --ckpt_path last", 1, r"(?s)There is no last\.ckpt in lightning_logs.*Train a model first"),
+    ("train.py --ckpt_path last", 1, "(?s)There is no checkpoint in lightning_logs.*Train a model first"),
     ("train.py --ckpt_path nowhere.ckpt", 1, "There is no checkpoint 'nowhere.ckpt'"),
     (
         "train.py",

@@ -52,8 +52,9 @@ def new_run(name: str | None = None) -> Path:
     """
     candidates = (ROOT / f"version_{n}" for n in count()) if name is None else [run_folder(name)]
     for candidate in candidates:
+        ROOT.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
-            candidate.mkdir(parents=True)
+            candidate.mkdir()
             return candidate
     resume = f", or resume it: python3 train.py --run_name {shlex.quote(str(name))} --ckpt_path last"
     can_resume = last_checkpoint(candidate).exists()
@@ -172,9 +173,10 @@ def find_checkpoint(ckpt_path: str | None = None, run_name: str | None = None, r
         candidates, where = [*places(ckpt_path)] if ckpt_path else [], repr(ckpt_path)
     path = next((path for place in candidates for path in checkpoints_of(place, pattern)), None)
     if path is None:
+        what = "last.ckpt" if pattern == "last.ckpt" and any(map(Path.exists, candidates)) else "checkpoint"
         raise RunError(
-            f"There is no {'checkpoint' if pattern == '*.ckpt' else pattern} {where}: name one that exists, a run's "
-            "folder, a run's name, or last.\nTrain a model first: python3 train.py"
+            f"There is no {what} {where}: name one that exists, a run's folder, a run's name, or last.\n"
+            "Train a model first: python3 train.py"
         )
     if run_name is not None and is_in_run(path) and run_of(path).name != run_name:
         raise RunError(f"{path} is not of the run {run_name}: leave out --run_name or --ckpt_path.")

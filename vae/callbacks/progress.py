@@ -88,9 +88,11 @@ class LogProgress(TrainingProgress):
     def on_test_batch_end(
         self, trainer: Trainer, lit: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.is_enabled and time.perf_counter() - self.start >= SECONDS_BETWEEN_LINES:
+        tested, batches = batch_idx + 1, trainer.num_test_batches[0]
+        is_due = tested < batches and time.perf_counter() - self.start >= SECONDS_BETWEEN_LINES
+        if self.is_enabled and is_due:
             self.start = time.perf_counter()
-            print(f"Tested {batch_idx + 1} of {trainer.num_test_batches[0]} batches", file=sys.stderr, flush=True)
+            print(f"Tested {tested} of {batches} batches", file=sys.stderr, flush=True)
 
 
 def progress(refresh_rate: int = 1) -> ProgressBar:

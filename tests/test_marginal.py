@@ -1,5 +1,6 @@
 """Estimators of log p(x) against closed forms, plain grids, and one another."""
 
+from functools import partial
 from math import inf, log
 
 import numpy as np
@@ -215,3 +216,20 @@ def test_the_shape_of_a_pareto_tail_is_found(shape):
 def test_how_much_an_estimator_does_is_a_whole_number(ask, message):
     with pytest.raises(ValueError, match=message):
         ask(random_vae(), torch.zeros(2, *SHAPE), torch.arange(2))
+
+
+ESTIMATORS = (
+    partial(marginal.quadrature, tolerance=1.0),
+    marginal.importance_sampling,
+    partial(marginal.annealed_importance_sampling, num_temperatures=2, num_chains=2),
+)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_images_that_an_estimator_takes(estimator):
+    vae, x, index = random_vae(), torch.rand(2, *SHAPE).round(), torch.arange(2)
+    found = estimator(vae, x, index).log_marginal
+    torch.testing.assert_close(estimator(vae, x.double(), index).log_marginal, found, atol=1e-2, rtol=0)
+    for wrong, message in ((255 * x + 1, r"values in \[0, 1\]"), (x[:0], "one or more, got none"), (x[0], "a tensor")):
+        with pytest.raises(ValueError, match=f"images: expected {message}"):
+            estimator(vae, wrong, index[: len(wrong)])

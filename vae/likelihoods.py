@@ -136,6 +136,7 @@ class LogitLikelihood(MeanLikelihood):
     """A likelihood whose log-density is linear in the image, with the logits as its slope."""
 
     def log_prob_of_all(self, p_x: Distribution, x: Tensor) -> Tensor:
+        x = x.to(p_x.base_dist.logits.dtype)
         at_zero = p_x.log_prob(x.new_zeros(x.shape[1:]))  # [G, 1]
         return torch.addmm(at_zero, p_x.base_dist.logits.flatten(1), x.flatten(1).T)
 

@@ -66,13 +66,14 @@ def importance_sampling(vae: VAE, x: Tensor, index: Tensor, num_samples: int | S
         num_samples: K; or several K, rising. The details have the bound of each, `bound_K`; the estimate is the last.
 
     Raises:
-        ValueError: one of them is no whole number of at least 1, or they do not rise.
+        ValueError: one of them is no whole number of at least 1, or they do not rise; or as `VAE.elbo`.
     """
     counts = [*num_samples] if isinstance(num_samples, Sequence) else [num_samples]
     for count in counts:
         check_whole("num_samples", count)
     if sorted({*counts}) != counts:
         raise ValueError(f"num_samples: expected rising numbers, got {counts}")
+    vae.check_images(x, values=True)
     q_z = vae.encode(x)
     samples = torch.arange(counts[-1], device=x.device).split(NOISE_CHUNK)
     noise = (counter_normal(derive_seed(IMPORTANCE), index, some, vae.latent_dim) for some in samples)
@@ -232,7 +233,12 @@ def annealed_importance_sampling(
     num_chains: int = 16,
     num_leapfrog_steps: int = 5,
 ) -> Estimate:
-    """Chains from q(z|x) to p(z|x) by HMC (Neal, physics/9803008; Wu et al., arXiv 1611.04273)."""
+    """Chains from q(z|x) to p(z|x) by HMC (Neal, physics/9803008; Wu et al., arXiv 1611.04273).
+
+    Raises:
+        ValueError: a number that is no whole one of at least 1; or as `VAE.elbo`.
+    """
+    vae.check_images(x, values=True)
     chains = Chains(vae, x.clone(), index.clone(), num_chains, num_leapfrog_steps)  # clones of inference tensors
     betas = temperatures(num_temperatures)
     u = chains.noise(FORWARD, 0, vae.latent_dim)
@@ -433,11 +439,12 @@ def quadrature(vae: VAE, x: Tensor, index: Tensor | None = None, tolerance: floa
         tolerance: nats.
 
     Raises:
-        ValueError: the model has more latent variables.
+        ValueError: the model has more latent variables; or as `VAE.elbo`.
     """
     dim = vae.latent_dim
     if dim > MAX_QUADRATURE_DIM:
         raise ValueError(f"quadrature: expected at most {MAX_QUADRATURE_DIM} latent variables, got {dim}")
+    vae.check_images(x, values=True)
     grid = Grid(vae, x, TILE_WIDTH[dim])
     is_cut_off = grid.widen()
     value, change = torch.full_like(grid.log_sum, -inf), torch.full_like(grid.log_sum, inf)

@@ -205,6 +205,7 @@ def test_the_shape_of_a_pareto_tail_is_found(shape):
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
+        (lambda *of: marginal.quadrature(*of, tolerance=0), "tolerance: expected a number above 0, got 0"),
         (lambda *of: marginal.importance_sampling(*of, num_samples=0), "num_samples: .* whole number .*, got 0"),
         (lambda *of: marginal.importance_sampling(*of, num_samples=2.5), r"num_samples: .* whole number .*, got 2\.5"),
         (lambda *of: marginal.importance_sampling(*of, num_samples=(10, 5)), r"rising numbers, got \[10, 5\]"),
@@ -227,7 +228,7 @@ ESTIMATORS = (
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_images_that_an_estimator_takes(estimator):
-    vae, x, index = random_vae(), torch.rand(2, *SHAPE).round(), torch.arange(2)
+    vae, x, index = random_vae(latent_dim=1), torch.rand(2, *SHAPE).round(), torch.arange(2)
     found = estimator(vae, x, index).log_marginal
     torch.testing.assert_close(estimator(vae, x.double(), index).log_marginal, found, atol=1e-2, rtol=0)
     for wrong, message in ((255 * x + 1, r"values in \[0, 1\]"), (x[:0], "one or more, got none"), (x[0], "a tensor")):

@@ -15,7 +15,7 @@ from torch.distributions import MultivariateNormal
 from torch.nn.functional import interpolate
 
 from vae import hmc
-from vae.choices import check_whole
+from vae.choices import check_number, check_whole
 from vae.model import NOISE_CHUNK, VAE, reparameterize
 from vae.noise import counter_normal, derive_seed, seeded_generators
 
@@ -444,6 +444,7 @@ def quadrature(vae: VAE, x: Tensor, index: Tensor | None = None, tolerance: floa
     dim = vae.latent_dim
     if dim > MAX_QUADRATURE_DIM:
         raise ValueError(f"quadrature: expected at most {MAX_QUADRATURE_DIM} latent variables, got {dim}")
+    check_number("tolerance", tolerance)
     vae.check_images(x, values=True)
     grid = Grid(vae, x, TILE_WIDTH[dim])
     is_cut_off = grid.widen()

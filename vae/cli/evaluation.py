@@ -180,6 +180,7 @@ def report(
     is_sampled = estimator == "importance"
     num_samples = counts[-1] if is_sampled else None
     if estimator == "ais":
+        print(f"The error of the estimate: its bounds on {SIMULATED_IMAGES} images of the model ...", file=sys.stderr)
         found["test/log_marginal_error"] = measure_gap(lit)
     metrics = as_written(found, split=split, measure=measure, estimator=estimator, num_samples=num_samples)
     print(checkpoint)

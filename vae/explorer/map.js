@@ -87,7 +87,10 @@ class LatentMap {
   drawTruth({ canvas, box: [left, bottom, right, top] }) {
     const context = this.truth.getContext("2d"), [x, y] = this.pixel([left, top]), [x1, y1] = this.pixel([right, bottom]);
     context.clearRect(0, 0, this.size, this.size);
-    context.drawImage(canvas, x, y, x1 - x, y1 - y);
+    for (const shadowBlur of [4, 4, 4, 4, 0]) {  // a halo: it may be a few pixels between many points
+      Object.assign(context, { shadowColor: this.look.halo, shadowBlur });
+      context.drawImage(canvas, x, y, x1 - x, y1 - y);
+    }
   }
 
   drawScale(context) {

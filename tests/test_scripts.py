@@ -82,7 +82,7 @@ def test_own_images_from_end_to_end(script, tmp_path):
         *(
             f"moved_{name}"
             for name in FIGURES
-            if name not in ("reconstruction_by_class", "learned_manifold", "learning_curves")
+            if name not in ("reconstruction_by_class", "learned_manifold", "posterior", "learning_curves")
         ),
         "learning_curves.png",
     }

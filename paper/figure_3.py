@@ -102,7 +102,7 @@ def draw(runs: Sequence[dict[str, Any]]) -> Figure:
                 draw_curve(axes, curves, split, linestyle=line, color=COLOUR[objective], label=label)
         axes.set(title=f"{num_training:,} training images", xscale="log", xlabel="training samples")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    low = min([LIMITS[0], *(run["curve"][-1]["test"] for run in runs)])
+    low = min([LIMITS[0], *(row["test"] for run in runs for row in run["curve"][1:])])
     panels[0].set(ylim=(low, LIMITS[1]), ylabel="log p(x) by Appendix D, nats per image")
     chart.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return chart

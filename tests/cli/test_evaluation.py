@@ -391,4 +391,4 @@ def test_a_metric_that_is_not_finite_is_null(script, run_folder):
 def test_a_long_test_that_is_piped_says_how_far_it_is(script, run_folder, monkeypatch):
     monkeypatch.setattr(sys.modules["vae.callbacks.progress"], "SECONDS_BETWEEN_LINES", 0)
     outcome = script("test.py", "--estimator", "importance", "--num_samples", 1)
-    assert outcome.err.splitlines() == [f"Tested {place} of 3 batches" for place in (1, 2, 3)]
+    assert outcome.err.splitlines() == [f"Tested {place} of 3 batches" for place in (1, 2)]

@@ -119,24 +119,23 @@ def free_port():
         return server.getsockname()[1]
 
 
-def test_a_test_finds_the_same_with_one_two_and_three_processes(launch, tmp_path):
+def test_a_test_finds_the_same_with_one_and_with_two_processes(launch, tmp_path):
+    """Whose shares of the images are not of one size."""
     (tmp_path / "made_up.py").write_text(TEST)
-    one, two, three = (
-        json.loads(launch(tmp_path / "made_up.py", devices, devices=devices).splitlines()[-1]) for devices in (1, 2, 3)
+    one, two = (
+        json.loads(launch(tmp_path / "made_up.py", devices, devices=devices).splitlines()[-1]) for devices in (1, 2)
     )
     assert one["test/num_images"] == 2_001
-    for several in (two, three):
-        assert several == pytest.approx(one, rel=0, abs=1e-6)
+    assert two == pytest.approx(one, rel=0, abs=1e-6)
 
 
-def test_two_and_three_processes_train_the_same_weights_as_one(launch, tmp_path):
+def test_three_processes_train_the_same_weights_as_one(launch, tmp_path):
     """Without noise, whose seed has the rank in it; the batches of all processes together are the same."""
     (tmp_path / "train_made_up.py").write_text(TRAIN)
-    for devices in (1, 2, 3):
+    for devices in (1, 3):
         launch(tmp_path / "train_made_up.py", devices, devices=devices)
-    one, two, three = (torch.load(tmp_path / f"weights_{devices}.pt") for devices in (1, 2, 3))
+    one, three = (torch.load(tmp_path / f"weights_{devices}.pt") for devices in (1, 3))
     for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(three[name], one[name], rtol=1e-4, atol=1e-5)
 
 
@@ -205,7 +204,7 @@ def test_two_processes_train_on_each_image_once_and_one_writes(launch, tmp_path)
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     found = {}
     for devices in (1, 2):
-        out = launch("test.py", "--devices", devices, "--accelerator", "cpu", devices=devices)
+        out = launch("test.py", "--num_images", 41, "--devices", devices, "--accelerator", "cpu", devices=devices)
         assert out.count("Written to") == 1
         found[devices] = json.loads((run / "test_metrics.json").read_text())
     for name, value in found[1].items():

@@ -14,6 +14,7 @@ LAYERS = [
     ("vae.callbacks", "vae.runs"),
     ("vae.figures", "vae.lit_vae"),
     ("vae.evaluation", "vae.objectives"),
+    ("vae.marginal",),
     ("vae.model",),
     ("vae.likelihoods", "vae.networks"),
 ]

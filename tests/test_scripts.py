@@ -40,7 +40,7 @@ def test_train_test_and_draw_from_end_to_end(process, tmp_path):
         "projector_config.pbtxt",
     ]
 
-    tested = process("test.py", "--split", "val")
+    tested = process("test.py", "--split", "val", "--num_samples", 1)
     assert (tested.status, tested.err) == (0, "")
     assert "lightning_logs/mine/checkpoints/best.ckpt" in tested.out
     assert "nats per image" in tested.out
@@ -68,9 +68,9 @@ def test_own_images_from_end_to_end(script, tmp_path):
     for i in range(20):
         Image.new("RGB", (9, 7), (10 * i, 0, 0)).save(tmp_path / "album" / f"{i}.png")
     options = ["--data", "ImageFolder", "--data.data_dir", "album", "--data.size", "[7,9]", "--trainer.max_epochs", 1]
-    assert script("train.py", *options, "--model.latent_dim", 4).status == 0
+    assert script("train.py", *options, "--model.latent_dim", 4, "--model.hidden_dims", 8).status == 0
     (tmp_path / "album").rename(tmp_path / "moved")
-    assert script("test.py", "--data_dir", "moved").status == 0
+    assert script("test.py", "--data_dir", "moved", "--num_samples", 1).status == 0
     drawn = script("visualizations.py", "--data_dir", "moved", "--split", "all")
     assert drawn.status == 0
     assert drawn.err.splitlines() == [
@@ -100,7 +100,7 @@ def test_exact_punks_from_end_to_end(script, tiny_punks, tmp_path):
     assert metrics["bits_per_dim"] == pytest.approx(-metrics["bounds"]["10"] / 1728 / 0.6931472, rel=1e-5)
     assert metrics["bounds"]["1"] <= metrics["bounds"]["10"] + 2.3026  # log 10: all weights are positive
     assert metrics["bounds"]["10"] == metrics["log_marginal"]
-    assert script("visualizations.py").status == 0
+    assert script("visualizations.py", "--figures", "reconstruction", "samples").status == 0
     with Image.open("visualization_imgs/punks_samples_latent_variables=2.png") as image:
         grid = image.convert("RGB").crop((0, 50, image.width, image.height - 30))  # between title and caption
         shown = {colour for _, colour in grid.getcolors()} - {(255, 255, 255)}
@@ -111,7 +111,7 @@ def test_exact_punks_from_end_to_end(script, tiny_punks, tmp_path):
 def test_the_importance_weighted_bound_from_end_to_end(script, objective):
     options = ["--model.objective", objective, "--model.num_samples", 5, "--trainer.max_epochs", 2]
     assert script("train.py", *DIGITS, *options).status == 0
-    assert script("test.py", "--split", "val").status == 0
+    assert script("test.py", "--split", "val", "--num_samples", 2).status == 0
 
 
 @pytest.mark.parametrize("name", ["train.py", "test.py", "visualizations.py"])

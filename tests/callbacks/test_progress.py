@@ -24,7 +24,7 @@ def test_output_that_is_no_terminal_gets_one_line_an_epoch(script, run_folder):
     assert [re.match(r"Epoch (\d) of 3: val/elbo -\d+\.\d\d, ", line)[1] for line in lines[:3]] == ["1", "2", "3"]
     assert [bool(re.search(r"images/s, \d:\d\d:\d\d left$", line)) for line in lines[:3]] == [True, True, False]
     assert lines[3].startswith("Run ")
-    tested = script("test.py")
+    tested = script("test.py", "--num_samples", 1)
     assert "Testing" not in tested.out + tested.err
     assert "\r" not in trained.out + tested.out
 

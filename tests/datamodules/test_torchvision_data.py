@@ -262,7 +262,7 @@ def test_a_colour_set_is_trained_on_by_its_name_alone(script, published):
     likelihood = ["--model.likelihood", "gaussian_fixed", "--model.hidden_dims", 8]
     trained = script("train.py", *data, *likelihood, "--trainer.max_epochs", 1)
     assert trained.status == 0, trained.err
-    probed = script("test.py", "--probe")
+    probed = script("test.py", "--probe", "--num_samples", 1)
     assert (probed.status, "label found by" in probed.out) == (0, True)
     resumed = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 2)
     assert resumed.status == 0, resumed.err
@@ -272,7 +272,7 @@ def test_a_run_is_tested_described_and_resumed(script, published):
     published("FashionMNIST")
     data = ["--data", "Torchvision", "--data.dataset", "FashionMNIST", "--data.val_size", 3]
     assert script("train.py", *data, "--model.hidden_dims", 8, "--trainer.max_epochs", 1).status == 0
-    tested = script("test.py")
+    tested = script("test.py", "--num_samples", 1)
     assert (tested.status, "FashionMNIST, test" in tested.out) == (0, True)
     assert "data set                     FashionMNIST" in script("test.py", "--info").out
     resumed = script("train.py", "--ckpt_path", "last", "--trainer.max_epochs", 2)

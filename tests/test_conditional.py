@@ -145,7 +145,7 @@ def test_the_example_from_end_to_end(process):
         for name in ("whole", "parts")
     )
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    tested = process("test.py", "--import", EXAMPLE, "--run_name", "parts")
+    tested = process("test.py", "--import", EXAMPLE, "--run_name", "parts", "--num_images", 10)
     assert tested.status == 0
     assert "quadrature" in tested.out
     names = ("reconstruction", "samples", "traversals")

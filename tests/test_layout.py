@@ -23,6 +23,7 @@ FORBIDDEN = {
     "datamodules": ("vae", *SCRIPTS),
     "vae.model": ("pytorch_lightning", "lightning_fabric", "torch.optim", "matplotlib"),
     "vae.objectives": ("pytorch_lightning", "torch.optim", "matplotlib"),
+    **dict.fromkeys(("vae.evaluation", "vae.marginal", "vae.hmc"), ("pytorch_lightning", "matplotlib")),
     "vae.networks": ("pytorch_lightning", "torch.distributions", "vae.distributions", "vae.likelihoods"),
     "vae.likelihoods": ("pytorch_lightning", "vae.networks"),
     "vae.distributions": ("pytorch_lightning", "vae.networks"),

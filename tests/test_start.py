@@ -71,6 +71,7 @@ def test_an_interrupt_of_the_imports_ends_with_its_status(denormals):
     assert end.value.code == 130
 
 
+@pytest.mark.slow  # imports for six seconds; who imports whom is in test_layout
 def test_the_model_its_objectives_and_estimators_need_no_lightning():
     done = subprocess.run([sys.executable, "-c", WITHOUT_LIGHTNING], cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -398,11 +398,13 @@ def test_the_ellipse_is_two_standard_deviations(open_page, pages):
     """Its leftmost and topmost points on the map, by the colour of the accent."""
     page = open_page(pages("digits", "bernoulli", 2))
     page.mouse.move(5, 5)
-    page.evaluate("""() => {
+    drawn = page.evaluate("""() => {  // and read at once: the page draws its own state in the next frame
         map.drawOverlay({z: [9, 9], held: false, nearest: null, posterior: bound.q, sample: bound.q.mean, path: []});
+        const {width, height} = map.overlay;
+        return Array.from(map.overlay.getContext("2d").getImageData(0, 0, width, height).data);
     }""")
     side = page.evaluate("map.overlay.width")
-    image = pixels(page, "#map-overlay").reshape(side, side, 4)
+    image = np.array(drawn).reshape(side, side, 4)
     accent = ImageColor.getrgb(page.evaluate("map.look.accent").strip())
     rows, columns = np.nonzero((np.abs(image[..., :3].astype(int) - accent).max(-1) < 8) & (image[..., 3] > 200))
     mean, std, half = page.evaluate("[Array.from(bound.q.mean), Array.from(bound.q.std), map.half]")

@@ -133,6 +133,7 @@ def test_a_test_is_that_of_the_model_of_each_label(conditional):
     assert found["test/elbo"] == pytest.approx(bound.mean().item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_example_from_end_to_end(process):
     options = ("--import", EXAMPLE, "--data", "Digits", "--model.network", "conditional", "--model.hidden_dims", 16)
     for name, epochs in (("whole", 2), ("parts", 1)):

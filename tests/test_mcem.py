@@ -56,6 +56,7 @@ def fit(epochs, batch_size, ckpt_path=None, callbacks=(), **options):
     return lit, data, trainer
 
 
+@pytest.mark.slow
 def test_it_ends_at_the_maximum_likelihood_of_probabilistic_pca():
     """Tipping & Bishop 1999, equations 7 and 8: of the eigenvalues, the two largest make W, the mean of the rest s^2.
 

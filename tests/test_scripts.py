@@ -63,6 +63,7 @@ def test_train_test_and_draw_from_end_to_end(process, tmp_path):
             assert min(image.size) > 200
 
 
+@pytest.mark.slow
 def test_own_images_from_end_to_end(script, tmp_path):
     (tmp_path / "album").mkdir()
     for i in range(20):

@@ -33,6 +33,7 @@ def tiny_paper(tiny_mnist, tiny_faces, monkeypatch):
         monkeypatch.setattr(figure, "DATASETS", {"MNIST": partial(MNIST, val_size=20), "FreyFace": FreyFace})
 
 
+@pytest.mark.slow
 def test_an_interrupted_figure_is_the_whole_one(tiny_paper, tmp_path, monkeypatch):
     monkeypatch.setattr(figure_2, "LATENT_DIMS", {"MNIST": (2,)})
     figure_2.figure_2(samples=120, seeds=1, output_dir="whole")

@@ -134,29 +134,29 @@ def test_a_test_is_that_of_the_model_of_each_label(conditional):
 
 
 @pytest.mark.slow
-def test_the_example_from_end_to_end(process):
+def test_the_example_from_end_to_end(fork):
     options = ("--import", EXAMPLE, "--data", "Digits", "--model.network", "conditional", "--model.hidden_dims", 16)
     for name, epochs in (("whole", 2), ("parts", 1)):
-        trained = process("train.py", *options, "--trainer.max_epochs", epochs, "--run_name", name)
+        trained = fork("train.py", *options, "--trainer.max_epochs", epochs, "--run_name", name)
         assert trained.status == 0, trained.err
-    resumed = process("train.py", "--import", EXAMPLE, "--ckpt_path", "parts", "--trainer.max_epochs", 2)
+    resumed = fork("train.py", "--import", EXAMPLE, "--ckpt_path", "parts", "--trainer.max_epochs", 2)
     assert resumed.status == 0, resumed.err
     whole, parts = (
         torch.load(f"lightning_logs/{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
         for name in ("whole", "parts")
     )
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    tested = process("test.py", "--import", EXAMPLE, "--run_name", "parts", "--num_images", 10)
+    tested = fork("test.py", "--import", EXAMPLE, "--run_name", "parts", "--num_images", 10)
     assert tested.status == 0
     assert "quadrature" in tested.out
     names = ("reconstruction", "samples", "traversals")
     figures = ("--figures", "learned_manifold", *names)
-    drawn = process("visualizations.py", "--import", EXAMPLE, "--run_name", "parts", *figures)
+    drawn = fork("visualizations.py", "--import", EXAMPLE, "--run_name", "parts", *figures)
     assert drawn.status == 0
     files = {path.name for path in Path("visualization_imgs").iterdir()}
     assert files == {f"digits_{name}_latent_variables=2.png" for name in names}
     assert "Not drawn: learned_manifold does not show conditional models" in drawn.err
-    without = process("test.py", "--run_name", "parts")
+    without = fork("test.py", "--run_name", "parts")
     assert "unknown network 'conditional': choose one of conv, mlp" in without.err
     assert without.err.endswith("name the module that registers it: --import MODULE\n")
 

@@ -5,7 +5,7 @@ from pytorch_lightning import Callback, Trainer
 from torch import nn
 
 from datamodules import Digits
-from vae import LitVAE
+from vae import VAE, LitVAE
 from vae.callbacks import LastCheckpoint
 from vae.likelihoods import LIKELIHOODS, CategoricalLikelihood
 from vae.model import build
@@ -13,6 +13,18 @@ from vae.model import build
 DIGITS = ("--data", "Digits", "--model.hidden_dims", "32")
 
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0, "accelerator": "cpu"}
+
+
+SHAPE = (1, 2, 3)
+
+
+def random_vae(**options) -> VAE:
+    """A small VAE whose posterior is well away from the prior; frozen."""
+    vae = VAE(**{"image_shape": SHAPE, "latent_dim": 2, "hidden_dims": 8} | options)
+    with torch.no_grad():
+        for parameter in vae.parameters():
+            parameter.normal_(std=0.7)
+    return vae.requires_grad_(False)
 
 
 def fit(data, epochs=1, ckpt_path=None, logger=False, callbacks=(), **options):

@@ -6,15 +6,13 @@ from math import inf, log
 import numpy as np
 import pytest
 import torch
+from helpers import SHAPE, random_vae
 from linear_gaussian import linear_gaussian
 from scipy.special import logsumexp
 from scipy.stats import genpareto
-from test_model import random_vae
 
 from vae import VAE, marginal
 from vae.likelihoods import LIKELIHOODS
-
-SHAPE = (1, 2, 3)
 
 
 def vae_that_infers_the_prior(**options):

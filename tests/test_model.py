@@ -5,6 +5,7 @@ from math import inf
 import numpy as np
 import pytest
 import torch
+from helpers import SHAPE, random_vae
 from scipy import stats
 from scipy.special import expit, logsumexp
 from torch import nn
@@ -13,17 +14,6 @@ from torch.distributions import Independent, Normal, kl_divergence
 from vae import VAE, model
 from vae.likelihoods import LIKELIHOODS, DiagonalGaussian, Likelihood
 from vae.networks import NETWORKS
-
-SHAPE = (1, 2, 3)
-
-
-def random_vae(**options) -> VAE:
-    """A small VAE whose posterior is well away from the prior."""
-    vae = VAE(**{"image_shape": SHAPE, "latent_dim": 2, "hidden_dims": 8} | options)
-    with torch.no_grad():
-        for parameter in vae.parameters():
-            parameter.normal_(std=0.7)
-    return vae.requires_grad_(False)
 
 
 class LinearGaussian(Likelihood):

@@ -3,28 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from helpers import GREY
+from helpers import GREY, SHAPE, random_vae
 from linear_gaussian import linear_gaussian
 from scipy.special import logsumexp
 from torch import nn
 from torch.distributions import Normal
 
-from vae import VAE
 from vae.likelihoods import LIKELIHOODS
 from vae.model import reparameterize
 from vae.noise import StepNoise
 from vae.objectives import OBJECTIVES, Options, sample_model
-
-SHAPE = (1, 2, 3)
-
-
-def random_vae(**options) -> VAE:
-    """A small VAE whose posterior is well away from the prior."""
-    vae = VAE(**{"image_shape": SHAPE, "latent_dim": 2, "hidden_dims": 8} | options)
-    with torch.no_grad():
-        for parameter in vae.parameters():
-            parameter.normal_(std=0.7)
-    return vae
 
 
 def noise_of(num_samples, num_images, latent_dim=2, step=0):
@@ -69,7 +57,7 @@ def test_the_doubly_reparameterised_gradient_has_the_same_mean_and_less_variance
 
 @pytest.mark.parametrize("name", ["iwae", "dreg"])
 def test_the_importance_bound_is_the_logsumexp_of_the_weights(name):
-    vae, x, noise = random_vae().requires_grad_(False), torch.rand(4, *SHAPE).round(), noise_of(30, 4)
+    vae, x, noise = random_vae(), torch.rand(4, *SHAPE).round(), noise_of(30, 4)
     q_z = vae.encode(x)
     expected = logsumexp(vae.log_weights(x, q_z, reparameterize(q_z, noise.eps)).double(), axis=0) - np.log(30)
     raised, values = OBJECTIVES[name](vae, x, noise, Options())
@@ -82,7 +70,7 @@ def test_the_importance_bound_is_the_logsumexp_of_the_weights(name):
 @pytest.mark.parametrize("log_var", [-1_000.0, 1_000.0])
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_an_extreme_posterior_has_finite_values_and_gradients(name, mean, log_var):
-    vae, x = random_vae(), torch.rand(3, *SHAPE)
+    vae, x = random_vae().requires_grad_(), torch.rand(3, *SHAPE)
     nn.init.constant_(vae.posterior.mean.bias, mean)
     nn.init.constant_(vae.posterior.log_var.bias, log_var)
     raised, _ = OBJECTIVES[name](vae, x, noise_of(4, 3), Options())
@@ -93,7 +81,7 @@ def test_an_extreme_posterior_has_finite_values_and_gradients(name, mean, log_va
 
 def test_wake_sleep_has_the_gradients_of_its_two_terms():
     """By hand: of the biases of a Bernoulli and of a Gaussian, whose derivatives are known."""
-    vae, x, noise = random_vae(), torch.rand(5, *SHAPE).round(), noise_of(3, 5)
+    vae, x, noise = random_vae().requires_grad_(), torch.rand(5, *SHAPE).round(), noise_of(3, 5)
     raised, values = OBJECTIVES["wake_sleep"](vae, x, noise, Options())
     raised.mean().backward()
     found = {name: parameter.grad for name, parameter in vae.named_parameters()}
@@ -114,7 +102,7 @@ def test_wake_sleep_has_the_gradients_of_its_two_terms():
 
 @pytest.mark.parametrize(("term", "place"), [("wake", 1), ("sleep", 0)])
 def test_the_terms_of_wake_sleep_have_disjoint_parameters(term, place):
-    vae, x = random_vae(), torch.rand(5, *SHAPE).round()
+    vae, x = random_vae().requires_grad_(), torch.rand(5, *SHAPE).round()
     _, values = OBJECTIVES["wake_sleep"](vae, x, noise_of(3, 5), Options())
     values[term].sum().backward()
     assert all(parameter.grad is not None for parameter in parts_of(vae)[place])
@@ -163,7 +151,7 @@ def test_wake_trains_the_decoder_at_samples_of_q():
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_the_model_is_sampled_within_the_range_of_images(likelihood):
     """Also where a Gaussian leaves it; the noise alone decides, and torch's own generators stay as they were."""
-    vae = random_vae(likelihood=likelihood, palette=GREY, scale=1.0)
+    vae = random_vae(likelihood=likelihood, palette=GREY, scale=1.0).requires_grad_()
     state, noise = torch.get_rng_state(), noise_of(2, 500)
     x, z = sample_model(vae, noise)
     assert torch.equal(torch.get_rng_state(), state)

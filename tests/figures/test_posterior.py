@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 import torch
+from helpers import random_vae
 from linear_gaussian import linear_gaussian
-from test_model import random_vae
 
 from vae.figures import FIGURES
 from vae.figures.posterior import equation_1

@@ -146,20 +146,6 @@ def test_an_untrusted_checkpoint(refuse, run, spoil):
         assert str(path) in message
 
 
-TRAINER = {
-    "a value of another type": lambda path: set_trainer(path, max_epochs="many"),
-    "an option that does not exist": lambda path: set_trainer(path, config="evil"),
-    "no mapping": lambda path: changed(path, settings=read(path)["settings"] | {"trainer": 3}),
-}
-
-
-@pytest.mark.parametrize("how", TRAINER)
-def test_untrusted_options_of_the_trainer(refuse, run, how):
-    TRAINER[how](runs.last_checkpoint(run))
-    (message,) = refuse(["train.py"], "--ckpt_path", runs.last_checkpoint(run))
-    assert str(runs.last_checkpoint(run)) in message
-
-
 def test_what_names_code_in_a_checkpoint_is_left_out_and_named(script, run):
     function = {"class_path": "pytorch_lightning.callbacks.LambdaCallback", "init_args": {"on_fit_start": "evil.Evil"}}
     code = {"callbacks": [function], "logger": {"class_path": "evil.Evil"}, "plugins": "evil.Evil"}
@@ -196,7 +182,10 @@ def other_options(path, **options):
     changed(path, optimizer_states=[state | {"param_groups": [state["param_groups"][0] | options]}])
 
 
-OPTIMIZERS = {
+RESUMED = {
+    "an option of another type": lambda path: set_trainer(path, max_epochs="many"),
+    "an option that does not exist": lambda path: set_trainer(path, config="evil"),
+    "options that are no mapping": lambda path: changed(path, settings=read(path)["settings"] | {"trainer": 3}),
     "of other sizes": lambda path: other_states(path, lambda state: state | {"exp_avg": torch.zeros(3)}),
     "without one": lambda path: other_states(path, lambda state: {"step": state["step"]}),
     "none": lambda path: changed(path, optimizer_states=None),
@@ -214,9 +203,9 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("how", OPTIMIZERS)
-def test_an_untrusted_state_of_training(refuse, run, how):
-    OPTIMIZERS[how](runs.last_checkpoint(run))
+@pytest.mark.parametrize("how", RESUMED)
+def test_what_only_a_resume_reads_of_an_untrusted_checkpoint(refuse, run, how):
+    RESUMED[how](runs.last_checkpoint(run))
     (message,) = refuse(["train.py"], "--ckpt_path", runs.last_checkpoint(run))
     assert str(runs.last_checkpoint(run)) in message
 

@@ -157,6 +157,20 @@ def train_paper(
     return {**model, "step_size": best, "curve": curve}, vae
 
 
+def train_elbos(models: Sequence[Mapping[str, Any]], samples: int, output_dir: str) -> list[tuple[dict[str, Any], VAE]]:
+    """`train_paper` of AEVB with seed 0, for each data set and number of latent variables, under one progress bar."""
+    folder = Path(output_dir) / "trainings"
+    folder.mkdir(parents=True, exist_ok=True)
+    trained = []
+    with tqdm(total=len(models) * (PILOT_TOTAL + samples), unit=" images", unit_scale=True, mininterval=1) as bar:
+        for model in models:
+            data = DATASETS[model["dataset"]](seed=0)
+            measure = partial(mean_bounds, images=evaluation_images(data))
+            full = {**model, "objective": "elbo", "seed": 0}
+            trained.append(train_paper(full, data, samples, measure, folder, bar))
+    return trained
+
+
 def evaluation_images(data: ImageDataModule) -> dict[str, Tensor]:
     """The test images, and as many of those that are trained on."""
     test = data.images("test")

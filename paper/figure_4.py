@@ -9,11 +9,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from vae.start import starting  # noqa: E402
 
 with starting():
-    from experiments import DATASETS, PILOT_TOTAL, evaluation_images, mean_bounds, save, train_paper
+    from experiments import save, train_elbos
     from jsonargparse.typing import PositiveInt
     from matplotlib.figure import Figure
     from torch import Tensor
-    from tqdm import tqdm
 
     from datamodules import DataError
     from vae.cli import run_command, user_facing_errors
@@ -29,17 +28,10 @@ def figure_4(samples: PositiveInt = 10_000_000, output_dir: str = "paper_results
         samples: Training samples that each model sees.
         output_dir: The folder of figure_4.png, figure_4.json and what the trainings keep.
     """
-    folder = Path(output_dir) / "trainings"
-    folder.mkdir(parents=True, exist_ok=True)
-    runs, manifolds = [], {}
-    with tqdm(total=2 * (PILOT_TOTAL + samples), unit=" images", unit_scale=True, mininterval=1) as bar:
-        for dataset in ("FreyFace", "MNIST"):
-            data = DATASETS[dataset](seed=0)
-            measure = partial(mean_bounds, images=evaluation_images(data))
-            model = {"dataset": dataset, "latent_dim": 2, "objective": "elbo", "seed": 0}
-            run, vae = train_paper(model, data, samples, measure, folder, bar)
-            runs.append(run)
-            manifolds[dataset] = manifold_grid(vae, latent_steps("quantiles", 3.0, GRID_SIZE))
+    models = [{"dataset": dataset, "latent_dim": 2} for dataset in ("FreyFace", "MNIST")]
+    runs, vaes = zip(*train_elbos(models, samples, output_dir), strict=True)
+    steps = latent_steps("quantiles", 3.0, GRID_SIZE)
+    manifolds = {run["dataset"]: manifold_grid(vae, steps) for run, vae in zip(runs, vaes, strict=True)}
     save(partial(draw, manifolds), {"samples": samples, "runs": runs}, Path(output_dir) / "figure_4")
 
 

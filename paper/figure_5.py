@@ -12,11 +12,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from vae.start import starting  # noqa: E402
 
 with starting():
-    from experiments import DATASETS, PILOT_TOTAL, evaluation_images, mean_bounds, save, train_paper
+    from experiments import save, train_elbos
     from jsonargparse.typing import PositiveInt
     from matplotlib.figure import Figure
     from torch import Tensor
-    from tqdm import tqdm
 
     from datamodules import DataError
     from vae.cli import run_command, user_facing_errors
@@ -32,18 +31,9 @@ def figure_5(samples: PositiveInt = 10_000_000, output_dir: str = "paper_results
         samples: Training samples that each model sees.
         output_dir: The folder of figure_5.png, figure_5.json and what the trainings keep.
     """
-    folder = Path(output_dir) / "trainings"
-    folder.mkdir(parents=True, exist_ok=True)
-    data = DATASETS["MNIST"](seed=0)
-    measure = partial(mean_bounds, images=evaluation_images(data))
-    runs, grids = [], {}
-    total = len(LATENT_DIMS) * (PILOT_TOTAL + samples)
-    with tqdm(total=total, unit=" images", unit_scale=True, mininterval=1) as bar:
-        for latent_dim in LATENT_DIMS:
-            model = {"dataset": "MNIST", "latent_dim": latent_dim, "objective": "elbo", "seed": 0}
-            run, vae = train_paper(model, data, samples, measure, folder, bar)
-            runs.append(run)
-            grids[latent_dim] = sample_grid(vae, num_samples=100, grid_width=10)
+    models = [{"dataset": "MNIST", "latent_dim": latent_dim} for latent_dim in LATENT_DIMS]
+    runs, vaes = zip(*train_elbos(models, samples, output_dir), strict=True)
+    grids = {vae.latent_dim: sample_grid(vae, num_samples=100, grid_width=10) for vae in vaes}
     save(partial(draw, grids), {"samples": samples, "runs": runs}, Path(output_dir) / "figure_5")
 
 

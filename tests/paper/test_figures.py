@@ -29,8 +29,8 @@ def tiny_paper(tiny_mnist, tiny_faces, monkeypatch):
     monkeypatch.setattr(experiments, "BLOCK", 40)
     monkeypatch.setattr(experiments, "HIDDEN", {"MNIST": 8, "FreyFace": 8})
     monkeypatch.setattr(experiments, "evaluation_points", lambda most: [*range(40, most + 1, 40)])
-    for figure in (figure_2, figure_3, figure_4, figure_5):
-        monkeypatch.setattr(figure, "DATASETS", {"MNIST": partial(MNIST, val_size=20), "FreyFace": FreyFace})
+    for module in (experiments, figure_2, figure_3):
+        monkeypatch.setattr(module, "DATASETS", {"MNIST": partial(MNIST, val_size=20), "FreyFace": FreyFace})
 
 
 @pytest.mark.slow
